@@ -1,0 +1,38 @@
+"""From a bundle to scores of a dataset: load, encode each protein once, run the head."""
+
+from pathlib import Path
+
+import numpy as np
+
+from peftide.config import MachineSettings
+from peftide.inference.embed import Advance, embed_proteins
+from peftide.inference.encoder import Encoder
+from peftide.inference.predict import score_examples
+from peftide.models.bundle import load_bundle
+from peftide.models.machine import Machine, choose_machine
+from peftide.models.property_model import PropertyModel
+from peftide.records import Dataset
+
+TOKENS_AT_ONCE = {"cuda": 65_536, "cpu": 8_192, "mps": 16_384}
+
+
+def load_for_inference(bundle: str, settings: MachineSettings) -> tuple[PropertyModel, Encoder, int]:
+    """The model of a bundle on the machine of the settings, its encoder, and how many tokens to encode at once."""
+    machine = choose_machine(settings.device, settings.precision, settings.threads)
+    model = load_bundle(Path(bundle), dtype=machine.dtype)
+    encoder = Encoder(model.backbone, model.model, machine, pooling=model.pooling, compile_layers=settings.compile)
+    model.head.to(machine.device)
+    return model, encoder, inference_budget(settings, machine)
+
+
+def inference_budget(settings: MachineSettings, machine: Machine) -> int:
+    """Tokens to encode at once without gradient: enough to fill the device."""
+    return settings.token_budget or TOKENS_AT_ONCE[machine.device.type]
+
+
+def score_dataset(
+    model: PropertyModel, encoder: Encoder, dataset: Dataset, *, token_budget: int, advance: Advance
+) -> np.ndarray:
+    """Scores of the examples in order; every protein that occurs is encoded once."""
+    vectors_PD = embed_proteins(encoder, model.pieces(dataset.proteins), token_budget=token_budget, advance=advance)
+    return score_examples(model, vectors_PD, dataset.members_NK)

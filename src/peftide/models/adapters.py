@@ -1,0 +1,108 @@
+"""LoRA adapters on a backbone, through peft: which matrices, which layers, how many parameters."""
+
+import re
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from peft import LoraConfig, PeftModel, get_peft_model
+from torch import nn
+
+from peftide.errors import UserError
+from peftide.models.backbones import Backbone
+
+# The names of the stock modules inside a layer of ESM-2.
+MATRICES = {
+    "query": ("attention.self.query",),
+    "key": ("attention.self.key",),
+    "value": ("attention.self.value",),
+    "output": ("attention.output.dense",),
+    "feed-forward": ("intermediate.dense", "output.dense"),
+}
+
+
+def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
+    """Zero-based layers from "all", "last-quarter", "last:K" or 1-based numbers and ranges such as "5,7-9"."""
+    if text == "all":
+        return tuple(range(num_layers))
+    if text == "last-quarter":
+        return tuple(range(num_layers - max(1, num_layers // 4), num_layers))
+    if match := re.fullmatch(r"last:(\d+)", text):
+        count = int(match[1])
+        if not 1 <= count <= num_layers:
+            raise UserError(f"lora_layers = {text}: this backbone has {num_layers} layers")
+        return tuple(range(num_layers - count, num_layers))
+    layers: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
+        if match is None:
+            raise UserError(f"lora_layers = {text}: write last-quarter, all, last:K, or 1-based layers such as 5,7-9")
+        first, last = int(match[1]), int(match[2] or match[1])
+        if not 1 <= first <= last <= num_layers:
+            raise UserError(
+                f"lora_layers = {text}: {part.strip()} is outside layers 1 to {num_layers} of this backbone"
+            )
+        layers.update(range(first - 1, last))
+    return tuple(sorted(layers))
+
+
+def add_lora(
+    backbone: Backbone, *, rank: int, alpha: float, dropout: float, matrices: Sequence[str], layers: Sequence[int]
+) -> PeftModel:
+    """Wrap the backbone's model in a stock peft LoRA model; only the LoRA matrices are trainable, in float32."""
+    names = "|".join(re.escape(name) for matrix in matrices for name in MATRICES[matrix])
+    numbers = "|".join(str(layer) for layer in layers)
+    config = LoraConfig(
+        r=rank,
+        lora_alpha=alpha,  # pyrefly: ignore[bad-argument-type]  # peft annotates int and takes any number
+        lora_dropout=dropout,
+        target_modules=rf"encoder\.layer\.({numbers})\.({names})",
+        bias="none",
+        base_model_name_or_path=backbone.hub_name or backbone.name,
+    )
+    with _without_deprecation():
+        return get_peft_model(backbone.model, config)  # pyrefly: ignore[bad-return]
+
+
+def load_adapter(backbone: Backbone, folder: Path) -> PeftModel:
+    """Put a standard PEFT adapter on the backbone's model, nothing trainable.
+
+    Raises UserError for a folder without safetensors weights: other formats can run code when they are loaded.
+    """
+    if not (folder / "adapter_model.safetensors").is_file():
+        raise UserError(f"{folder}: no adapter_model.safetensors; only adapters saved as safetensors are loaded")
+    with _without_deprecation():
+        return PeftModel.from_pretrained(backbone.model, str(folder))
+
+
+@contextmanager
+def _without_deprecation() -> Iterator[None]:
+    """peft 0.21 asks transformers 5.23 for an attribute that it renamed; harmless, and not the user's business."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
+        yield
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The `EsmModel` inside a peft model, or the model itself."""
+    return model.get_base_model() if isinstance(model, PeftModel) else model
+
+
+def first_trained_layer(model: nn.Module) -> int:
+    """Number of layers below the first trained weight: these run without gradient, and their output can be cached.
+
+    The number of layers where nothing of the backbone is trained; 0 where the embeddings are.
+    """
+    esm = base_model(model)
+    if any(parameter.requires_grad for parameter in esm.embeddings.parameters()):
+        return 0
+    for index, layer in enumerate(esm.encoder.layer):
+        if any(parameter.requires_grad for parameter in layer.parameters()):
+            return index
+    return len(esm.encoder.layer)
+
+
+def num_trained(module: nn.Module) -> int:
+    """Trainable parameters."""
+    return sum(parameter.numel() for parameter in module.parameters() if parameter.requires_grad)

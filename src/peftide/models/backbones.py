@@ -1,0 +1,139 @@
+"""Backbones by name: the shipped one, ESM-2 of every size from the hub, any local folder in ESM-2 format."""
+
+import hashlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from huggingface_hub import hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from safetensors import SafetensorError
+from torch import nn
+from transformers import EsmModel
+from transformers.utils import logging as transformers_logging
+
+from peftide.errors import UserError
+from peftide.models.tokens import Vocabulary
+
+SHIPPED = "swissprot-10m"
+SHIPPED_FOLDER = Path(__file__).parent / "swissprot_10m"
+HUB_NAMES = {
+    "esm2-8m": "facebook/esm2_t6_8M_UR50D",
+    "esm2-35m": "facebook/esm2_t12_35M_UR50D",
+    "esm2-150m": "facebook/esm2_t30_150M_UR50D",
+    "esm2-650m": "facebook/esm2_t33_650M_UR50D",
+    "esm2-3b": "facebook/esm2_t36_3B_UR50D",
+    "esm2-15b": "facebook/esm2_t48_15B_UR50D",
+}
+OFFLINE_HINT = (
+    "without network: use --backbone swissprot-10m (shipped), or copy the checkpoint's config.json, vocab.txt and "
+    "model.safetensors into a folder and give that folder"
+)
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A stock `EsmModel` without pooler, its vocabulary, and what identifies it.
+
+    name: as the user gave it; hub_name: what stock libraries call it (None for the shipped one and local folders);
+    fingerprint: digest of its weights, the key of everything cached from it.
+    """
+
+    name: str
+    hub_name: str | None
+    model: EsmModel
+    vocabulary: Vocabulary
+    fingerprint: str
+
+    @property
+    def width(self) -> int:
+        """Length of a hidden state."""
+        return self.model.config.hidden_size
+
+    @property
+    def num_layers(self) -> int:
+        """Transformer layers."""
+        return self.model.config.num_hidden_layers
+
+
+def backbone_folder() -> Path:
+    """Folder of the shipped backbone in Hugging Face format, for use with stock transformers and peft."""
+    return SHIPPED_FOLDER
+
+
+def load_backbone(name: str, *, dtype: torch.dtype) -> Backbone:
+    """Load a backbone on the CPU with its weights in `dtype`, in eval mode, nothing trainable.
+
+    Raises UserError where the name is unknown, the hub is out of reach, or the files are missing, damaged or of
+    another kind of model.
+    """
+    source = str(SHIPPED_FOLDER) if name == SHIPPED else HUB_NAMES.get(name.lower(), name)
+    is_folder = Path(source).is_dir()
+    try:
+        model_type, position = _read_config(source, is_folder)
+        if model_type != "esm" or position != "rotary":
+            raise UserError(f"backbone {name}: a model of type {model_type!r} with {position} positions, not ESM-2")
+        vocabulary = Vocabulary.from_tokens(_file(source, "vocab.txt", is_folder).read_text("utf-8").split())
+        with _quiet_transformers():
+            model, report = EsmModel.from_pretrained(
+                source, add_pooling_layer=False, dtype=dtype, use_safetensors=True, output_loading_info=True
+            )
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, SafetensorError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"backbone {name}: cannot load it ({reason}); {OFFLINE_HINT}") from error
+    missing = [key for key in report["missing_keys"] if "contact_head" not in key and "inv_freq" not in key]
+    if missing or report["mismatched_keys"]:
+        raise UserError(
+            f"backbone {name}: its weights do not match its config "
+            f"(missing or of another shape: {', '.join(sorted(map(str, missing or report['mismatched_keys']))[:5])})"
+        )
+    model.eval().requires_grad_(False)
+    hub_name = None if is_folder else source
+    return Backbone(name, hub_name, model, vocabulary, fingerprint(model))
+
+
+def _file(source: str, filename: str, is_folder: bool) -> Path:
+    return Path(source) / filename if is_folder else Path(hf_hub_download(source, filename))
+
+
+def _read_config(source: str, is_folder: bool) -> tuple[str, str]:
+    if not is_folder and (source.startswith((".", "/", "~")) or source.count("/") != 1):
+        raise UserError(
+            f"backbone {source}: no such folder, and no hub name; known short names: {SHIPPED}, {', '.join(HUB_NAMES)}"
+        )
+    config = json.loads(_file(source, "config.json", is_folder).read_text("utf-8"))
+    return str(config.get("model_type")), str(config.get("position_embedding_type"))
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Keep the load report to ourselves: an ESM-2 checkpoint always has a language-model head that we leave out."""
+    verbosity = transformers_logging.get_verbosity()
+    transformers_logging.set_verbosity(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        transformers_logging.set_verbosity(verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def fingerprint(model: nn.Module) -> str:
+    """Digest of the weights that decide the hidden states: name, shape and 4,096 evenly spaced values of each tensor.
+
+    A sample, so that a model of billions of parameters takes seconds; training moves every value of a tensor. Values
+    are compared as bfloat16, so that one checkpoint has one fingerprint in every arithmetic.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for name, tensor in sorted(model.state_dict().items()):
+        if "contact_head" in name or "inv_freq" in name:
+            continue
+        flat = tensor.detach().reshape(-1)
+        sample = flat[:: max(1, len(flat) // 4096)].to("cpu", torch.bfloat16)
+        digest.update(f"{name}{tuple(tensor.shape)}".encode())
+        digest.update(sample.view(torch.int16).numpy().tobytes())
+    return digest.hexdigest()

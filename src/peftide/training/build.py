@@ -1,0 +1,103 @@
+"""From settings and data to a model ready to train, and to the caches that spare it work."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from peftide.config import TrainSettings
+from peftide.inference.cache_folder import StoreKey, default_cache_folder, room_for
+from peftide.inference.encoder import Encoder
+from peftide.inference.store import StateStore
+from peftide.models.adapters import add_lora, parse_layers
+from peftide.models.backbones import Backbone
+from peftide.models.property_model import HeadShape, PropertyModel, make_head, train_all_weights
+from peftide.models.target import make_target
+from peftide.models.tokens import Pieces
+from peftide.records import Dataset
+
+STANDARDIZING_SAMPLE = 1024  # proteins whose vectors set the head's centre and scale, where the backbone is trained
+
+
+def build_model(settings: TrainSettings, dataset: Dataset, backbone: Backbone) -> PropertyModel:
+    """A model with fresh adapters and head; the same seed gives the same weights."""
+    torch.manual_seed(settings.seed)
+    network: torch.nn.Module = backbone.model
+    if settings.method == "lora":
+        network = add_lora(
+            backbone,
+            rank=settings.lora_rank,
+            alpha=settings.lora_alpha,
+            dropout=settings.lora_dropout,
+            matrices=settings.lora_matrices,
+            layers=parse_layers(settings.lora_layers, backbone.num_layers),
+        )
+    if settings.method == "full":
+        train_all_weights(network)
+    train = dataset.part("train")
+    assert train.targets is not None
+    target = make_target(dataset.kind, dataset.classes, train.targets, balanced=settings.class_weights == "balanced")
+    shape = HeadShape(
+        kind=settings.head,
+        width=backbone.width,
+        arity=dataset.members_NK.shape[1],
+        num_outputs=target.num_outputs,
+        hidden_width=settings.head_width,
+        dropout=settings.head_dropout,
+    )
+    return PropertyModel(
+        task=dataset.task,
+        method=settings.method,
+        backbone=backbone,
+        model=network,
+        head=make_head(shape),
+        head_shape=shape,
+        target=target,
+        pooling=settings.pooling,
+        max_residues=settings.max_residues,
+        long_proteins=settings.long_proteins,
+    )
+
+
+def open_store(
+    encoder: Encoder, pieces: list[Pieces], *, kind: str, cache_dir: str | None, limit_bytes: int
+) -> tuple[StateStore | None, str]:
+    """The store of the frozen layers' states ("states") or of a frozen backbone's vectors ("mean", "cls").
+
+    Returns None where there would be no gain or no room, and a sentence that says what was decided.
+    """
+    layer = encoder.num_frozen_layers
+    if limit_bytes == 0:
+        return None, "cache switched off"
+    if layer == 0:
+        return None, "every layer is trained: nothing to cache"
+    folder = Path(cache_dir) if cache_dir else default_cache_folder()
+    is_states = kind == "states"
+    key = StoreKey(
+        fingerprint=encoder.backbone.fingerprint,
+        layer=layer,
+        width=encoder.backbone.width,
+        kind=kind,
+        precision=f"{encoder.machine.precision}-{encoder.machine.device.type}",
+        stored="bf16" if is_states and encoder.machine.dtype == torch.bfloat16 else "fp32",
+    )
+    num_rows = sum(protein.num_tokens for protein in pieces) if is_states else len(pieces)
+    num_pieces = sum(len(protein.tokens) for protein in pieces) if is_states else len(pieces)
+    room = room_for(
+        folder, key, needed_bytes=key.size_bytes(num_rows=num_rows, num_pieces=num_pieces), limit_bytes=limit_bytes
+    )
+    what = f"states after layer {layer} of {encoder.backbone.num_layers}" if is_states else "frozen vectors"
+    if not room.fits:
+        return None, f"cache of {what}: {room.reason}"
+    return StateStore.open(folder, key, limit_bytes=limit_bytes), f"cache of {what} in {folder}: {room.reason}"
+
+
+@torch.no_grad()
+def standardize(model: PropertyModel, encoder: Encoder, dataset: Dataset, pieces: list[Pieces], seed: int) -> None:
+    """Set the head's centre and scale from the vectors of (a sample of) the training proteins."""
+    rows = np.unique(dataset.part("train").members_NK)
+    if len(rows) > STANDARDIZING_SAMPLE:
+        rows = np.random.default_rng(seed).choice(rows, STANDARDIZING_SAMPLE, replace=False)
+    encoder.model.eval()
+    vectors = [encoder.vectors([pieces[row]]) for row in rows]
+    model.head.standardize(torch.cat(vectors))

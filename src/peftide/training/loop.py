@@ -1,0 +1,206 @@
+"""The training loop: batches, steps, validation, early stopping, the best weights kept.
+
+Shapes: N examples, K proteins of an example, P proteins, D width.
+"""
+
+import math
+import time
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from peftide.training.batches import pair_batches, plain_batches
+from torch import Tensor, nn
+
+from peftide.errors import UserError
+from peftide.evaluation.metrics import higher_is_better, measure
+from peftide.inference.embed import embed_proteins
+from peftide.inference.encoder import Encoder
+from peftide.inference.predict import score_examples
+from peftide.models.property_model import PropertyModel
+from peftide.models.target import loss as loss_of_logits
+from peftide.models.tokens import Pieces
+from peftide.records import Dataset
+from peftide.training.optimizer import learning_rate_at, make_optimizer
+from peftide.training.progress import TrainingProgress
+from peftide.training.step import backward, plan_step
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train; the names are those of the settings."""
+
+    epochs: int
+    batch_examples: int
+    learning_rate: float
+    weight_decay: float
+    warmup_fraction: float
+    clip_norm: float
+    patience: int
+    metric: str
+    seed: int
+
+
+@dataclass
+class Fit:
+    """What came of a training run: a line per epoch, the best epoch (1-based, 0: none finished), why it ended."""
+
+    history: list[dict[str, float]] = field(default_factory=list)
+    best_epoch: int = 0
+    best_value: float = math.nan
+    ended: str = "all epochs done"
+
+
+class Trainer:
+    """The model, optimiser and data of one run; `fit` runs it."""
+
+    def __init__(
+        self,
+        model: PropertyModel,
+        encoder: Encoder,
+        dataset: Dataset,
+        pieces: list[Pieces],
+        schedule: Schedule,
+        *,
+        token_budget: int,
+        vectors_PD: np.ndarray | None,
+    ):
+        """`vectors_PD`: where nothing of the backbone is trained, the vectors of all proteins, which stand for it."""
+        self.model, self.encoder, self.schedule = model, encoder, schedule
+        self.train, self.validation = dataset.part("train"), dataset.part("val")
+        self.pieces = pieces
+        self.tokens_P = np.array([protein.num_tokens for protein in pieces])
+        self.token_budget = token_budget
+        self.device = encoder.machine.device
+        self.vectors_PD = vectors_PD
+        self.table_PD = None if vectors_PD is None else torch.from_numpy(vectors_PD).to(self.device)
+        self.targets = torch.from_numpy(self.train.targets).to(self.device)
+        self.optimizer = make_optimizer(
+            [model.model, model.head], learning_rate=schedule.learning_rate, weight_decay=schedule.weight_decay
+        )
+        self.parameters: list[nn.Parameter] = [p for group in self.optimizer.param_groups for p in group["params"]]
+        self.num_steps = schedule.epochs * math.ceil(len(self.train) / schedule.batch_examples)
+        self.halved = False
+
+    def fit(self, show: TrainingProgress) -> Fit:
+        """Train on the "train" part and choose the epoch on the "val" part; the model ends with its best weights.
+
+        Ctrl-C ends the run cleanly, with the best weights so far. Raises UserError where the loss is not a number.
+        """
+        result, best, step = Fit(), snapshot(self.model), 0
+        sign = 1 if higher_is_better(self.schedule.metric) else -1
+        try:
+            for epoch in range(1, self.schedule.epochs + 1):
+                started, losses = time.perf_counter(), []
+                for batch in self.epoch_batches(epoch):
+                    losses.append(self.step(batch, step, epoch, show))
+                    step += 1
+                value = self.validate()
+                is_best = result.best_epoch == 0 or sign * value > sign * result.best_value
+                seconds = time.perf_counter() - started
+                row = {"epoch": epoch, "loss": float(np.mean(losses)), self.schedule.metric: value, "seconds": seconds}
+                result.history.append(row)
+                show.epoch(epoch, loss=row["loss"], value=value, seconds=seconds, is_best=is_best)
+                if is_best:
+                    result.best_epoch, result.best_value, best = epoch, value, snapshot(self.model)
+                elif epoch - result.best_epoch >= self.schedule.patience:
+                    result.ended = f"no better {self.schedule.metric} for {self.schedule.patience} epochs"
+                    break
+        except KeyboardInterrupt:
+            result.ended = f"interrupted in epoch {len(result.history) + 1}"
+            show.say(f"interrupted: keeping the weights of epoch {result.best_epoch}")
+        restore(self.model, best)
+        return result
+
+    def epoch_batches(self, epoch: int) -> list[np.ndarray]:
+        """Rows of the examples of each step; around shared proteins where a pair's proteins must be encoded."""
+        generator = np.random.default_rng([self.schedule.seed, epoch])
+        size = self.schedule.batch_examples
+        if self.table_PD is None and self.train.members_NK.shape[1] == 2:
+            return pair_batches(self.train.members_NK, self.tokens_P, batch_examples=size, generator=generator)
+        return plain_batches(len(self.train), batch_examples=size, generator=generator)
+
+    def step(self, batch: np.ndarray, step: int, epoch: int, show: TrainingProgress) -> float:
+        """One optimiser step over the examples in `batch`; the loss."""
+        self.model.model.train()
+        self.model.head.train()
+        rate = learning_rate_at(
+            step,
+            num_steps=self.num_steps,
+            peak=self.schedule.learning_rate,
+            warmup_fraction=self.schedule.warmup_fraction,
+        )
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        loss = self.gradient(batch, step, show)
+        if not math.isfinite(loss):
+            ids = [self.train.proteins.ids[row] for row in np.unique(self.train.members_NK[batch])[:5]]
+            raise UserError(
+                f"the loss of step {step + 1} (epoch {epoch}) is {loss}: lower --learning-rate (now "
+                f"{self.schedule.learning_rate}), or use --precision fp32; the step's first proteins: {', '.join(ids)}"
+            )
+        nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        show.step(epoch, loss, int(self.tokens_P[np.unique(self.train.members_NK[batch])].sum()))
+        return loss
+
+    def gradient(self, batch: np.ndarray, step: int, show: TrainingProgress) -> float:
+        """The loss and its gradient; where memory runs out, once in a run, with half the token budget from then on."""
+        members_BK, targets = self.train.members_NK[batch], self.targets[torch.from_numpy(batch).to(self.device)]
+
+        def loss_of(vectors_BKD: Tensor) -> Tensor:
+            return loss_of_logits(self.model.head(vectors_BKD), targets, self.model.target)
+
+        seed = int(np.random.SeedSequence([self.schedule.seed, step]).generate_state(1)[0])
+        try:
+            plan = plan_step(members_BK, self.tokens_P, token_budget=self.token_budget)
+            return backward(self.encode, loss_of, plan, seed=seed)
+        except torch.OutOfMemoryError as error:
+            if self.halved:
+                raise UserError(
+                    f"out of memory with {self.token_budget} tokens at once: lower --token-budget or --max-residues, "
+                    "add --checkpoint-layers, or adapt fewer layers"
+                ) from error
+            self.halved = True
+        self.token_budget //= 2
+        self.optimizer.zero_grad(set_to_none=True)
+        torch.cuda.empty_cache()
+        show.say(f"out of memory: going on with half the tokens at once ({self.token_budget})")
+        return self.gradient(batch, step, show)
+
+    def encode(self, rows: np.ndarray) -> Tensor:
+        """Vectors of proteins, with gradient where the backbone is trained."""
+        if self.table_PD is not None:
+            return self.table_PD[torch.from_numpy(rows).to(self.device)]
+        return self.encoder.vectors([self.pieces[row] for row in rows])
+
+    def validate(self) -> float:
+        """The validation metric, each validation protein encoded once."""
+        rows, members_NK = np.unique(self.validation.members_NK, return_inverse=True)
+        if self.vectors_PD is not None:
+            vectors_PD = self.vectors_PD[rows]
+        else:
+            pieces = [self.pieces[row] for row in rows]
+            vectors_PD = embed_proteins(self.encoder, pieces, token_budget=self.token_budget)
+        scores = score_examples(self.model, vectors_PD, members_NK.reshape(self.validation.members_NK.shape))
+        assert self.validation.targets is not None
+        values = measure(self.validation.kind, self.validation.targets, scores, classes=self.validation.classes)
+        if self.schedule.metric not in values:
+            raise UserError(
+                f"metric {self.schedule.metric} is not defined on the validation examples; "
+                f"choose one of {', '.join(values)}"
+            )
+        return values[self.schedule.metric]
+
+
+def snapshot(model: PropertyModel) -> dict[str, Tensor]:
+    """A copy of everything trained, on the CPU."""
+    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.trained_state().items()}
+
+
+@torch.no_grad()
+def restore(model: PropertyModel, state: dict[str, Tensor]) -> None:
+    """Put a snapshot back."""
+    for name, tensor in model.trained_state().items():
+        tensor.copy_(state[name])
