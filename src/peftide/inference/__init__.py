@@ -1,0 +1,1 @@
+"""Frozen hidden states kept on disk, embedding, prediction and screening."""
