@@ -11,8 +11,9 @@ import numpy as np
 from rich.console import Console
 
 from peftide.config import DataSettings, DemoSettings, EmbedSettings, EvaluateSettings, PredictSettings, TrainSettings
-from peftide.data.datasets import read_dataset, read_proteins
-from peftide.data.writers import check_table_path, write_table
+from peftide.data.datasets import read_dataset
+from peftide.data.proteins import read_proteins
+from peftide.data.writers import write_table
 from peftide.evaluation.metrics import measure, measure_classes
 from peftide.inference.embed import embed_proteins, embed_residues
 from peftide.inference.encoder import Encoder
@@ -43,12 +44,12 @@ def train(settings: TrainSettings) -> Run:
 
     Raises UserError for whatever the user can mend: data, settings, a backbone out of reach, memory.
     """
-    return run_training(settings, Console())
+    return run_training(settings, _console())
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Score labelled examples with a bundle; print the metrics and, with `out`, write them and the predictions."""
-    console = Console()
+    console = _console()
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
     dataset = _read_for(model, settings, console, labelled=True)
     if settings.split != "all" and dataset.split_N is not None:
@@ -72,8 +73,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
 
 def predict(settings: PredictSettings) -> dict[str, list]:
     """Score examples with a bundle, in the order of the input; write and return the table's columns."""
-    console = Console()
-    check_table_path(settings.out)
+    console = _console()
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
     dataset = _read_for(model, settings, console, labelled=False)
     scores = _score(model, encoder, dataset, token_budget, console)
@@ -85,7 +85,7 @@ def predict(settings: PredictSettings) -> dict[str, list]:
 
 def embed(settings: EmbedSettings) -> Path:
     """Write the vectors of proteins, or of their residues, under a backbone or a trained bundle."""
-    console = Console()
+    console = _console()
     proteins, notes = read_proteins(
         settings.data, column_id=settings.column_id, column_sequence=settings.column_sequence
     )
@@ -125,14 +125,18 @@ def embed(settings: EmbedSettings) -> Path:
 
 def demo(settings: DemoSettings) -> dict[str, Any]:
     """Run the two flagship tasks on the shipped data; return (and write) the summary."""
-    return run_demo(settings, Console())
+    return run_demo(settings.out, _console())
+
+
+def _console() -> Console:
+    return Console(soft_wrap=True)
 
 
 def _read_for(
     model: PropertyModel, settings: EvaluateSettings | PredictSettings, console: Console, *, labelled: bool
 ) -> Dataset:
     """Read examples as the model was trained to see them."""
-    names = {item for item in DataSettings.__dataclass_fields__}
+    names = set(DataSettings.__dataclass_fields__)
     wanted = DataSettings(**{name: value for name, value in asdict(settings).items() if name in names})
     wanted = replace(
         wanted,

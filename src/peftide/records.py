@@ -1,9 +1,12 @@
 """The records that travel between the layers: plain, frozen, without torch."""
 
-from dataclasses import dataclass, field, replace
-from typing import Literal, get_args
+from __future__ import annotations
 
-import numpy as np
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Literal, get_args
+
+if TYPE_CHECKING:
+    import numpy as np  # only named here, so that settings and `peftide --help` need no numpy
 
 Task = Literal["pair", "protein", "symmetry"]
 TargetKind = Literal["binary", "multiclass", "multilabel", "regression"]
@@ -48,7 +51,7 @@ class Dataset:
     def __len__(self) -> int:
         return len(self.members_NK)
 
-    def subset(self, rows: np.ndarray) -> "Dataset":
+    def subset(self, rows: np.ndarray) -> Dataset:
         """The examples in `rows` (indices or mask) over the same table of proteins."""
         return replace(
             self,
@@ -57,7 +60,7 @@ class Dataset:
             split_N=None if self.split_N is None else self.split_N[rows],
         )
 
-    def part(self, split: SplitName) -> "Dataset":
+    def part(self, split: SplitName) -> Dataset:
         """The examples of one split."""
         assert self.split_N is not None, "the dataset has no split yet"
         return self.subset(self.split_N == split)

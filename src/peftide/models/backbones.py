@@ -93,6 +93,7 @@ def load_backbone(name: str, *, dtype: torch.dtype) -> Backbone:
         )
     model.eval().requires_grad_(False)
     hub_name = None if is_folder else source
+    model.name_or_path = hub_name or name  # peft writes it into adapter_config.json; a path of ours helps nobody
     return Backbone(name, hub_name, model, vocabulary, fingerprint(model))
 
 

@@ -9,18 +9,21 @@ trained float32 weights next to frozen bfloat16 ones. Equality with the stock fo
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from peft.tuners.lora import Linear as LoraLinear
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.attention.varlen import varlen_attn
 from torch.utils.checkpoint import checkpoint
 
 from peftide.models.tokens import Pieces
 
 # ESM-2 was trained with 15 % of the tokens chosen and 80 % of those masked (Lin et al. 2023; stock `EsmEmbeddings`).
 MASK_RATIO_IN_TRAINING = 0.15 * 0.8
+LENGTH_STEP = 512  # tokens; the grid of the attention kernel is sized by the longest piece, its work is not
 
 
 @dataclass(frozen=True)
@@ -108,23 +111,42 @@ def rotate(x_THd: Tensor, cos_T1d: Tensor, sin_T1d: Tensor) -> Tensor:
     return torch.cat([first * cos_T1d - second * sin_T1d, second * cos_T1d + first * sin_T1d], dim=-1)
 
 
-def attend(q_THd: Tensor, k_THd: Tensor, v_THd: Tensor, offsets: Tensor, lengths: Sequence[int]) -> Tensor:
-    """Attention within each piece: variable-length kernel on CUDA in half precision, else one call per piece."""
-    if q_THd.is_cuda and q_THd.dtype in (torch.bfloat16, torch.float16):
-        from torch.nn.attention.varlen import varlen_attn
+class Spans(NamedTuple):
+    """Where the pieces lie, as attention needs it.
 
-        longest = max(lengths)
-        return varlen_attn(q_THd, k_THd, v_THd, offsets, offsets, longest, longest)
+    offsets: (S + 1,) int32, and longest, at least the longest piece: for the variable-length kernel. lengths: for one
+    call per piece, empty where the kernel serves (a compiled layer must not depend on them).
+    """
+
+    offsets: Tensor
+    longest: int
+    lengths: tuple[int, ...]
+
+
+def spans_of(batch: PackedBatch, dtype: torch.dtype) -> Spans:
+    """The spans for hidden states of `dtype`; `longest` is rounded up, so that a compiled layer sees few values."""
+    if has_varlen(batch.ids_T.device, dtype):
+        return Spans(batch.offsets, -(-max(batch.lengths) // LENGTH_STEP) * LENGTH_STEP, ())
+    return Spans(batch.offsets, max(batch.lengths), batch.lengths)
+
+
+def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether the variable-length attention kernel serves this device and dtype."""
+    return device.type == "cuda" and dtype in (torch.bfloat16, torch.float16)
+
+
+def attend(q_THd: Tensor, k_THd: Tensor, v_THd: Tensor, spans: Spans) -> Tensor:
+    """Attention within each piece: variable-length kernel on CUDA in half precision, else one call per piece."""
+    if not spans.lengths:
+        return varlen_attn(q_THd, k_THd, v_THd, spans.offsets, spans.offsets, spans.longest, spans.longest)
     outputs = []
-    heads_first = [x.transpose(0, 1).unsqueeze(0).split(list(lengths), dim=2) for x in (q_THd, k_THd, v_THd)]
+    heads_first = [x.transpose(0, 1).unsqueeze(0).split(list(spans.lengths), dim=2) for x in (q_THd, k_THd, v_THd)]
     for q, k, v in zip(*heads_first, strict=True):
         outputs.append(F.scaled_dot_product_attention(q, k, v).squeeze(0).transpose(0, 1))
     return torch.cat(outputs)
 
 
-def encoder_layer(
-    layer: nn.Module, hidden_TD: Tensor, cos_T1d: Tensor, sin_T1d: Tensor, offsets: Tensor, lengths: Sequence[int]
-) -> Tensor:
+def encoder_layer(layer: nn.Module, hidden_TD: Tensor, cos_T1d: Tensor, sin_T1d: Tensor, spans: Spans) -> Tensor:
     """One pre-norm transformer layer of ESM-2 over packed tokens (stock `EsmLayer.forward`)."""
     attention = layer.attention.self
     shape = (len(hidden_TD), attention.num_attention_heads, attention.attention_head_size)
@@ -132,11 +154,11 @@ def encoder_layer(
     q_THd = rotate(linear(attention.query, normed_TD).view(shape), cos_T1d, sin_T1d)
     k_THd = rotate(linear(attention.key, normed_TD).view(shape), cos_T1d, sin_T1d)
     v_THd = linear(attention.value, normed_TD).view(shape)
-    if hidden_TD.is_cuda:
+    if not spans.lengths:
         q_THd, k_THd = q_THd.to(hidden_TD.dtype), k_THd.to(hidden_TD.dtype)
     else:  # attention gains nothing from bfloat16 on a CPU, and its backward is up to three times slower there
         v_THd = v_THd.float()
-    context_TD = attend(q_THd, k_THd, v_THd, offsets, lengths).reshape(len(hidden_TD), -1).to(hidden_TD.dtype)
+    context_TD = attend(q_THd, k_THd, v_THd, spans).reshape(len(hidden_TD), -1).to(hidden_TD.dtype)
     hidden_TD = hidden_TD + linear(layer.attention.output.dense, context_TD)
     inner = F.gelu(linear(layer.intermediate.dense, layer_norm(layer.LayerNorm, hidden_TD)))
     return hidden_TD + linear(layer.output.dense, inner)
@@ -167,7 +189,7 @@ def embed_tokens(backbone: nn.Module, batch: PackedBatch, dtype: torch.dtype) ->
     return hidden_TD
 
 
-LayerFunction = Callable[[nn.Module, Tensor, Tensor, Tensor, Tensor, Sequence[int]], Tensor]
+LayerFunction = Callable[[nn.Module, Tensor, Tensor, Tensor, Spans], Tensor]
 
 
 def run_layers(
@@ -186,8 +208,9 @@ def run_layers(
     although the input carries none).
     """
     cos_T1d, sin_T1d = rotary_table(backbone, batch.positions_T)
+    spans = spans_of(batch, hidden_TD.dtype)
     for layer in backbone.encoder.layer[first:last]:
-        inputs = (layer, hidden_TD, cos_T1d, sin_T1d, batch.offsets, batch.lengths)
+        inputs = (layer, hidden_TD, cos_T1d, sin_T1d, spans)
         if checkpoint_layers and torch.is_grad_enabled():
             hidden_TD = checkpoint(layer_function, *inputs, use_reentrant=False)
         else:

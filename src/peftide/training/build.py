@@ -7,8 +7,9 @@ import torch
 
 from peftide.config import TrainSettings
 from peftide.inference.cache_folder import StoreKey, default_cache_folder, room_for
+from peftide.inference.embed import embedding_key
 from peftide.inference.encoder import Encoder
-from peftide.inference.store import StateStore
+from peftide.inference.store import StateStore, sequence_key
 from peftide.models.adapters import add_lora, parse_layers
 from peftide.models.backbones import Backbone
 from peftide.models.property_model import HeadShape, PropertyModel, make_head, train_all_weights
@@ -81,15 +82,21 @@ def open_store(
         precision=f"{encoder.machine.precision}-{encoder.machine.device.type}",
         stored="bf16" if is_states and encoder.machine.dtype == torch.bfloat16 else "fp32",
     )
-    num_rows = sum(protein.num_tokens for protein in pieces) if is_states else len(pieces)
-    num_pieces = sum(len(protein.tokens) for protein in pieces) if is_states else len(pieces)
-    room = room_for(
-        folder, key, needed_bytes=key.size_bytes(num_rows=num_rows, num_pieces=num_pieces), limit_bytes=limit_bytes
-    )
+    store = StateStore.open(folder, key, limit_bytes=limit_bytes)
+    if is_states:
+        digests = [sequence_key(piece.tobytes()) for protein in pieces for piece in protein.tokens]
+        rows = [len(piece) for protein in pieces for piece in protein.tokens]
+    else:
+        digests, rows = [embedding_key(protein) for protein in pieces], [1] * len(pieces)
+    absent = store.missing(digests)
+    needed = key.size_bytes(num_rows=sum(rows[i] for i in absent), num_pieces=len(absent))
+    room = room_for(folder, key, needed_bytes=needed, limit_bytes=limit_bytes)
     what = f"states after layer {layer} of {encoder.backbone.num_layers}" if is_states else "frozen vectors"
+    note = f"cache of {what} in {folder}: {len(digests) - len(absent):,} of {len(digests):,} pieces known"
     if not room.fits:
-        return None, f"cache of {what}: {room.reason}"
-    return StateStore.open(folder, key, limit_bytes=limit_bytes), f"cache of {what} in {folder}: {room.reason}"
+        store.close()
+        return None, f"{note}; {room.reason}"
+    return store, f"{note}; {room.reason}" if absent else note
 
 
 @torch.no_grad()

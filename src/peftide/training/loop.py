@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from peftide.training.batches import pair_batches, plain_batches
 from torch import Tensor, nn
 
 from peftide.errors import UserError
@@ -21,6 +20,7 @@ from peftide.models.property_model import PropertyModel
 from peftide.models.target import loss as loss_of_logits
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset
+from peftide.training.batches import pair_batches, plain_batches
 from peftide.training.optimizer import learning_rate_at, make_optimizer
 from peftide.training.progress import TrainingProgress
 from peftide.training.step import backward, plan_step

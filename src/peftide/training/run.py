@@ -15,7 +15,7 @@ from peftide.data.datasets import read_dataset
 from peftide.data.splits import random_split
 from peftide.data.writers import write_table
 from peftide.errors import UserError
-from peftide.evaluation.metrics import main_metric, measure, measure_classes
+from peftide.evaluation.metrics import main_metric, measure
 from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
 from peftide.inference.predict import prediction_columns, score_examples

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from peftide.training.batches import token_chunks, unique_members
 from torch import Tensor
+
+from peftide.training.batches import token_chunks, unique_members
 
 Encode = Callable[[np.ndarray], Tensor]  # rows of proteins (P,) -> vectors (P, D), with gradient
 LossOfMembers = Callable[[Tensor], Tensor]  # vectors (B, K, D) -> mean loss

@@ -1,0 +1,50 @@
+# Everything runs in .venv, which the first target makes: only make and Python 3.11 or newer have to be there.
+# Where pip's index serves a CUDA build of PyTorch and a CPU build will do: make TORCH_INDEX=<PyTorch's CPU index> ...
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+PIP := .venv/bin/python -m pip --disable-pip-version-check
+INSTALL := $(PIP) install --quiet --constraint constraints.txt
+INSTALLED := .venv/.installed
+
+.PHONY: help demo test test-quick check bench docs clean
+
+help:  ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
+
+demo: $(INSTALLED)  ## train, evaluate and predict on the shipped data, beside a baseline
+	.venv/bin/peftide demo
+
+test: $(INSTALLED)  ## run every test
+	.venv/bin/python -m pytest
+
+test-quick: $(INSTALLED)  ## run the tests that are not marked slow
+	.venv/bin/python -m pytest -m "not slow"
+
+check: $(INSTALLED)  ## format, lint, types, import layers, generated documentation
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/pyrefly check
+	.venv/bin/lint-imports
+	.venv/bin/python docs/make_settings.py --check
+
+bench: $(INSTALLED)  ## run every benchmark with its defaults
+	@set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "$$script"; .venv/bin/python "$$script"; done
+
+docs: $(INSTALLED)  ## write the generated documentation
+	.venv/bin/python docs/make_settings.py
+
+clean:  ## remove caches and built packages; .venv and runs stay
+	rm -rf build dist .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find src tests benchmarks experiments docs -name __pycache__ -prune -exec rm -rf {} +
+
+# torch goes first and alone, so that its own index, where one is given, serves nothing else.
+# A virtual environment whose making was interrupted has no pip and is made anew.
+$(INSTALLED): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "peftide needs Python 3.11 or newer")'
+	@echo "Installing into .venv; the first time takes a minute or two"
+	@$(PIP) --version > /dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@$(INSTALL) --upgrade pip
+	@$(INSTALL) $(if $(TORCH_INDEX),--extra-index-url $(TORCH_INDEX)) torch
+	@$(INSTALL) --build-constraint constraints.txt --editable . --group dev
+	@touch $@

@@ -1,0 +1,149 @@
+"""The `peftide` command: flags from the settings, one line per command over `peftide.api`."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+
+from peftide.config import (
+    DemoSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    PredictSettings,
+    Setting,
+    Settings,
+    TrainSettings,
+    check_settings,
+    load_settings,
+    nearest,
+    settings_of,
+)
+from peftide.config.setting import GROUPS, POSITIONALS
+from peftide.errors import UserError, raise_problems
+
+COMMANDS: dict[str, tuple[type[Settings], str]] = {
+    "demo": (DemoSettings, "train, evaluate and predict on the shipped data, beside a baseline, in minutes"),
+    "train": (TrainSettings, "adapt a protein language model to a table of examples"),
+    "evaluate": (EvaluateSettings, "measure a trained bundle on a labelled table"),
+    "predict": (PredictSettings, "probabilities from a trained bundle for new pairs or proteins"),
+    "embed": (EmbedSettings, "vectors of proteins or residues, from a backbone or a trained bundle"),
+}
+USAGE = "peftide COMMAND ...    (peftide COMMAND --help lists its settings; peftide --version)"
+OWN_FLAGS = ("--config", "--help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code: 0, 2 after a user's mistake, 130 after Ctrl-C."""
+    try:
+        words = list(sys.argv[1:] if argv is None else argv)
+        if not words or words[0] in ("-h", "--help"):
+            print(overview())
+            return 0
+        if words[0] == "--version":
+            print(f"peftide {version('peftide')}")
+            return 0
+        _, settings, warnings = parse(words)
+        for warning in warnings:
+            print(f"warning: {warning}", file=sys.stderr)
+        run(settings)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run(settings: Settings) -> None:
+    """Carry out the command that the settings belong to."""
+    from peftide import api  # here, because it loads torch, which takes seconds that --help should not
+
+    match settings:
+        case DemoSettings():
+            api.demo(settings)
+        case TrainSettings():
+            api.train(settings)
+        case EvaluateSettings():
+            api.evaluate(settings)
+        case PredictSettings():
+            api.predict(settings)
+        case EmbedSettings():
+            api.embed(settings)
+
+
+def parse(argv: Sequence[str]) -> tuple[str, Settings, tuple[str, ...]]:
+    """The command, its checked settings, and a warning for each setting that it would ignore.
+
+    Raises UserError that lists what is wrong, with the nearest name for an unknown one; exits after `--help`.
+    """
+    command, *words = argv
+    if command not in COMMANDS:
+        raise UserError(f"no command {command!r}; the nearest is {nearest(command, COMMANDS)} (see peftide --help)")
+    try:
+        given, left_over = parser_of(command).parse_known_intermixed_args(words)
+    except argparse.ArgumentError as error:
+        raise UserError(f"{error} (see peftide {command} --help)") from error
+    kind, _ = COMMANDS[command]
+    _refuse(left_over, [*OWN_FLAGS, *(item.flag for item in settings_of(kind).values() if not item.is_positional)])
+    flags = vars(given)
+    settings = load_settings(kind, flags.pop("config", None), flags)
+    return command, settings, check_settings(settings)
+
+
+def parser_of(command: str) -> argparse.ArgumentParser:
+    """The parser of one command; it yields only what was given, as text, and leaves the checks to the settings."""
+    kind, sentence = COMMANDS[command]
+    known = list(settings_of(kind).values())
+    positionals = sorted((item for item in known if item.is_positional), key=lambda item: POSITIONALS.index(item.name))
+    required = [f"{item.flag} {_metavar(item)}" for item in known if item.is_required and not item.is_positional]
+    parser = argparse.ArgumentParser(
+        prog=f"peftide {command}",
+        usage=" ".join([f"peftide {command}", *(item.flag for item in positionals), *required, "[--config FILE] ..."]),
+        description=f"{sentence[0].upper()}{sentence[1:]}.",
+        argument_default=argparse.SUPPRESS,
+        allow_abbrev=False,
+        exit_on_error=False,
+    )
+    for item in positionals:
+        parser.add_argument(item.name, nargs="?", metavar=item.flag, help=_help(item))
+    parser.add_argument("--config", metavar="FILE", help="TOML file with any of these settings; flags win")
+    for group in GROUPS:
+        listed = [item for item in known if item.group == group and not item.is_positional]
+        if listed:
+            _add_flags(parser.add_argument_group(group), listed)
+    return parser
+
+
+def _add_flags(section: argparse._ArgumentGroup, settings: Sequence[Setting]) -> None:
+    for item in settings:
+        if item.base is bool:
+            section.add_argument(item.flag, action=argparse.BooleanOptionalAction, help=_help(item))
+        else:
+            nargs = "+" if item.is_list else None
+            section.add_argument(item.flag, nargs=nargs, metavar=_metavar(item), help=_help(item))
+
+
+def _metavar(item: Setting) -> str:
+    if item.choices and not item.is_list:
+        return "|".join(item.choices)
+    return {str: "TEXT", int: "N", float: "X", bool: ""}[item.base]
+
+
+def _help(item: Setting) -> str:
+    default = f" (default: {item.default_text})" if item.default_text else ""
+    return (item.help + default).replace("%", "%%")  # argparse fills in %-formats
+
+
+def _refuse(words: Sequence[str], flags: Sequence[str]) -> None:
+    """Raise a UserError for the words that argparse could not place; unknown flags first, for they shift the others."""
+    unknown = [word.split("=")[0] for word in words if word.startswith("-")]
+    raise_problems("unknown flags", [f"{flag}: the nearest is {nearest(flag, flags)}" for flag in unknown])
+    raise_problems("too many arguments", [f"{word!r}: nothing is expected here" for word in words])
+
+
+def overview() -> str:
+    """What `peftide --help` prints."""
+    width = max(map(len, COMMANDS))
+    lines = [f"  {command:{width}}  {sentence}" for command, (_, sentence) in COMMANDS.items()]
+    return "\n".join([f"usage: {USAGE}", "", "commands:", *lines])

@@ -1,0 +1,77 @@
+"""What is wrong with settings, all at once, and which of them a run would ignore."""
+
+import re
+from collections.abc import Iterator
+
+from peftide.config.commands import EmbedSettings, MachineSettings, Settings, TrainSettings
+from peftide.config.setting import settings_of
+from peftide.errors import raise_problems
+
+CANNOT_USE = "these settings cannot be used"
+DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
+
+Finding = tuple[str, str]  # the name of a setting, and what is wrong with it or why it has no effect
+
+
+def check_settings(settings: Settings) -> tuple[str, ...]:
+    """Raise one UserError that lists every wrong or contradictory setting; return a warning for each ignored one.
+
+    A setting counts as given where it differs from its default, so that saved settings can be used again unchanged.
+    """
+    known = settings_of(type(settings))
+    values = {name: getattr(settings, name) for name in known}
+    found = [(name, problem) for name, value in values.items() if (problem := known[name].problem(value))]
+    raise_problems(CANNOT_USE, [f"{name}: {problem}" for name, problem in found or contradictions(settings)])
+    return tuple(
+        f"{name} is ignored: {reason}"
+        for name, reason in _without_effect(settings)
+        if values[name] != known[name].default
+    )
+
+
+def contradictions(settings: Settings) -> Iterator[Finding]:
+    """Settings, each of a right type and in its range, that cannot be used, or not beside the others."""
+    if isinstance(settings, MachineSettings) and not DEVICE.fullmatch(settings.device):
+        yield "device", f"must be auto, cpu, mps, cuda or cuda:N, not {settings.device!r}"
+    if isinstance(settings, TrainSettings):
+        if settings.task == "symmetry" and settings.target not in ("auto", "multilabel"):
+            yield "target", f"must be auto or multilabel where task is symmetry, not {settings.target!r}"
+        if settings.val_fraction + settings.test_fraction >= 1:
+            yield "test_fraction", "leaves nothing to train on: val_fraction + test_fraction must be below 1"
+
+
+def _without_effect(settings: Settings) -> Iterator[Finding]:
+    if isinstance(settings, MachineSettings) and settings.cache_limit_gb == 0:
+        yield "cache_dir", "cache_limit_gb is 0, so there is no cache"
+    if isinstance(settings, EmbedSettings):
+        yield from _embed_without_effect(settings)
+    if isinstance(settings, TrainSettings):
+        yield from _train_without_effect(settings)
+
+
+def _embed_without_effect(settings: EmbedSettings) -> Iterator[Finding]:
+    if settings.bundle is not None:
+        for name in ("backbone", "pooling", "max_residues", "long_proteins"):
+            yield name, "the bundle brings its own"
+    elif settings.per_residue:
+        yield "pooling", "per_residue gives every residue its own vector"
+
+
+def _train_without_effect(settings: TrainSettings) -> Iterator[Finding]:
+    if settings.task != "pair":
+        for name in ("column_a", "column_b", "allow_self_pairs"):
+            yield name, f"task is {settings.task}, not pair"
+    if settings.method != "lora":
+        for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_matrices", "lora_layers"):
+            yield name, f"method is {settings.method}, not lora"
+    if settings.method == "head":
+        yield "checkpoint_layers", "method is head, so nothing goes backward through the backbone"
+    if settings.method == "full":
+        for name in ("cache_dir", "cache_limit_gb"):
+            yield name, "method is full, so no hidden state stays the same"
+    if settings.head != "mlp":
+        for name in ("head_width", "head_dropout"):
+            yield name, f"head is {settings.head}, not mlp"
+    if settings.column_split is not None:
+        for name in ("val_fraction", "test_fraction"):
+            yield name, "column_split says which example is in which split"

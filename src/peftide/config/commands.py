@@ -1,0 +1,227 @@
+"""Every setting of every command, once: name, type, default, range and one sentence; flags, TOML and docs follow."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from peftide.config.setting import COUNT, FRACTION, FRACTION_OR_ZERO, NOT_NEGATIVE, POSITIVE, SEED, setting
+from peftide.records import TargetKind, Task
+
+Method = Literal["head", "lora", "full"]
+LongProteins = Literal["crop", "window", "error"]
+Matrix = Literal["query", "key", "value", "output", "feed-forward"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TableSettings:
+    """Where the examples are and how to find them in their files."""
+
+    data: str = setting("table of examples: CSV, TSV, Parquet or (proteins only) FASTA, plain or .gz", group="data")
+    sequences: str | None = setting(
+        "FASTA or table with the sequences, where the table of examples has only ids", default=None, group="data"
+    )
+    column_a: str | None = setting(
+        "column with the first protein of a pair (id or sequence)", default=None, group="columns"
+    )
+    column_b: str | None = setting("column with the second protein of a pair", default=None, group="columns")
+    column_id: str | None = setting("column with the protein's id", default=None, group="columns")
+    column_sequence: str | None = setting("column with the protein's sequence", default=None, group="columns")
+    column_label: str | None = setting("column with the label", default=None, group="columns")
+    column_split: str | None = setting("column with train, val or test", default=None, group="columns")
+    allow_self_pairs: bool = setting("accept pairs of a protein with itself (homodimers)", default=False, group="data")
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataSettings(TableSettings):
+    """What the examples mean; a trained bundle knows it and needs only `TableSettings`."""
+
+    task: Task = setting(
+        "pair (do two proteins interact), protein (any property of one), symmetry (of a homo-oligomer)",
+        default="pair",
+        group="data",
+    )
+    target: TargetKind | Literal["auto"] = setting(
+        "what the label is; auto reads it from the column and says what it took",
+        default="auto",
+        group="data",
+    )
+    max_residues: int = setting(
+        "longest piece of a protein that the backbone sees, in residues", default=1022, group="data", within=COUNT
+    )
+    long_proteins: LongProteins = setting(
+        "what to do beyond max_residues: crop keeps the start, window averages overlapping pieces, error refuses",
+        default="crop",
+        group="data",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSettings:
+    """What to run on, and how much of it to take."""
+
+    device: str = setting("auto, cpu, cuda, cuda:1 or mps", default="auto", group="machine")
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "arithmetic of the backbone; auto takes bf16 where the device does it well",
+        default="auto",
+        group="machine",
+    )
+    threads: int | None = setting("CPU threads; all cores when absent", default=None, group="machine", within=COUNT)
+    token_budget: int | None = setting(
+        "tokens encoded at once; chosen by device and memory when absent", default=None, group="machine", within=COUNT
+    )
+    compile: bool = setting("torch.compile the layers (CUDA; pays on runs of minutes)", default=False, group="machine")
+    cache_dir: str | None = setting(
+        "folder of the cache of frozen hidden states; ~/.cache/peftide (or $PEFTIDE_CACHE) when absent",
+        default=None,
+        group="machine",
+    )
+    cache_limit_gb: float = setting(
+        "largest size of that cache in GB; 0 switches it off", default=20.0, group="machine", within=NOT_NEGATIVE
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(MachineSettings, DataSettings):
+    """Everything that `peftide train` can be told."""
+
+    out: str = setting("folder of the bundle to write", group="run")
+    backbone: str = setting(
+        "swissprot-10m (shipped), esm2-8m ... esm2-15b, a hub name or a local folder",
+        default="swissprot-10m",
+        group="model",
+    )
+    method: Method = setting(
+        "head (frozen backbone, cached embeddings), lora (adapters), full (every weight)",
+        default="lora",
+        group="model",
+    )
+    head: Literal["mlp", "paper", "linear"] = setting(
+        "mlp (pairs: mean, absolute difference and product), paper (mean, 128 tanh), linear",
+        default="mlp",
+        group="model",
+    )
+    head_width: int = setting("hidden units of the mlp head", default=512, group="model", within=COUNT)
+    head_dropout: float = setting("dropout in the mlp head", default=0.1, group="model", within=FRACTION_OR_ZERO)
+    pooling: Literal["mean", "cls"] = setting(
+        "protein vector: mean over its residues, or the <cls> token", default="mean", group="model"
+    )
+    lora_rank: int = setting("rank r of the LoRA matrices (the paper's 8)", default=8, group="lora", within=COUNT)
+    lora_alpha: float = setting(
+        "LoRA scale: the update is multiplied by alpha / r (the paper's 32)",
+        default=32.0,
+        group="lora",
+        within=POSITIVE,
+    )
+    lora_dropout: float = setting(
+        "dropout before the LoRA matrices (the paper's 0.1)", default=0.1, group="lora", within=FRACTION_OR_ZERO
+    )
+    lora_matrices: tuple[Matrix, ...] = setting(
+        "adapted matrices among query, key, value, output, feed-forward (the paper's key + value)",
+        default=("key", "value"),
+        group="lora",
+    )
+    lora_layers: str = setting(
+        "adapted layers: last-quarter (the paper's 8 of 33), all, last:K, or 1-based like 5,7-9",
+        default="last-quarter",
+        group="lora",
+    )
+    epochs: int = setting("passes over the training examples, at most", default=20, group="training", within=COUNT)
+    batch_examples: int = setting(
+        "examples per optimiser step (the paper's 4 x 16)", default=64, group="training", within=COUNT
+    )
+    learning_rate: float | None = setting(
+        "peak learning rate; by method when absent: head 1e-3, lora 1e-3, full 1e-4",
+        default=None,
+        group="training",
+        within=POSITIVE,
+    )
+    weight_decay: float = setting(
+        "AdamW weight decay of matrices (norms and biases: none)", default=0.01, group="training", within=NOT_NEGATIVE
+    )
+    warmup_fraction: float = setting(
+        "fraction of the steps with rising learning rate, then cosine",
+        default=0.05,
+        group="training",
+        within=FRACTION_OR_ZERO,
+    )
+    clip_norm: float = setting("largest gradient norm", default=1.0, group="training", within=POSITIVE)
+    patience: int = setting(
+        "epochs without a better validation metric before stopping", default=4, group="training", within=COUNT
+    )
+    metric: str = setting(
+        "validation metric to select by; auto: aupr, macro_aupr or spearman by kind of target",
+        default="auto",
+        group="training",
+    )
+    class_weights: Literal["none", "balanced"] = setting(
+        "balanced weighs rare classes up in the loss", default="none", group="training"
+    )
+    seed: int = setting("seed of split, initial weights, order and dropout", default=0, group="training", within=SEED)
+    val_fraction: float = setting(
+        "fraction of proteins for validation, where no split column is given",
+        default=0.1,
+        group="data",
+        within=FRACTION,
+    )
+    test_fraction: float = setting(
+        "fraction of proteins for the test, where no split column is given", default=0.1, group="data", within=FRACTION
+    )
+    checkpoint_layers: bool = setting(
+        "recompute activations in the backward pass: less memory, about a third more time",
+        default=False,
+        group="machine",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(MachineSettings, TableSettings):
+    """Everything that `peftide evaluate` can be told."""
+
+    bundle: str = setting("folder that `peftide train` wrote", group="run")
+    split: Literal["train", "val", "test", "all"] = setting(
+        "which part of the table to score; all when it has no split column",
+        default="test",
+        group="data",
+    )
+    out: str | None = setting(
+        "folder for metrics.json and predictions.tsv; print only when absent", default=None, group="run"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictSettings(MachineSettings, TableSettings):
+    """Everything that `peftide predict` can be told."""
+
+    bundle: str = setting("folder that `peftide train` wrote", group="run")
+    out: str = setting("table to write: .tsv, .csv or .parquet, plain or .gz", group="run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbedSettings(MachineSettings):
+    """Everything that `peftide embed` can be told."""
+
+    data: str = setting("FASTA or table of proteins", group="data")
+    out: str = setting("file to write: .h5 or .parquet", group="run")
+    backbone: str = setting("as in train", default="swissprot-10m", group="model")
+    bundle: str | None = setting(
+        "a trained bundle instead: embeddings of the adapted backbone", default=None, group="model"
+    )
+    per_residue: bool = setting("a vector per residue instead of one per protein", default=False, group="model")
+    pooling: Literal["mean", "cls"] = setting("protein vector", default="mean", group="model")
+    column_id: str | None = setting("column with the protein's id", default=None, group="columns")
+    column_sequence: str | None = setting("column with the protein's sequence", default=None, group="columns")
+    max_residues: int = setting(
+        "longest piece of a protein that the backbone sees, in residues", default=1022, group="data", within=COUNT
+    )
+    long_proteins: LongProteins = setting(
+        "what to do beyond max_residues: crop, window or error", default="crop", group="data"
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DemoSettings:
+    """Everything that `peftide demo` can be told."""
+
+    out: str = setting("folder for the bundles, the predictions and summary.json", default="runs/demo", group="run")
+
+
+Settings = DemoSettings | TrainSettings | EvaluateSettings | PredictSettings | EmbedSettings

@@ -1,0 +1,1 @@
+"""Reading, cleaning, checking and splitting: from files to a dataset."""

@@ -1,0 +1,156 @@
+"""From files to a checked dataset: everything that is wrong in one error, everything that was done in the notes."""
+
+import numpy as np
+
+from peftide.config import DataSettings
+from peftide.data.columns import ExampleColumns, find_example_columns, find_protein_columns
+from peftide.data.findings import Findings, counted, quoted
+from peftide.data.labels import Targets, read_targets
+from peftide.data.proteins import FoundProteins, proteins_in_file, proteins_in_table
+from peftide.data.symmetry import SYMMETRY_CLASSES
+from peftide.data.tables import Table, read_table, trimmed
+from peftide.data.validate import check_classes_in_splits, check_self_pairs, first_of_each, note_split, read_split
+from peftide.errors import raise_problems
+from peftide.records import Dataset, TargetKind, Task
+
+USUAL_KIND: dict[Task, TargetKind] = {"pair": "binary", "protein": "binary", "symmetry": "multilabel"}
+
+
+def read_dataset(
+    settings: DataSettings,
+    *,
+    labelled: bool = True,
+    classes: tuple[str, ...] | None = None,
+    kind: TargetKind | None = None,
+) -> Dataset:
+    """Read, clean and check the examples of one task.
+
+    labelled: False ignores labels and splits, and keeps every row in the file's order, repeated ones included.
+    classes, kind: those of a trained model; labels must then be among them. Without labels, `classes` and `kind` are
+    handed on; where they are not given, the kind is that of `settings.target` or the task's usual one.
+
+    Raises UserError with all problems of the files, each with file, line and mend; missing or unclear columns come
+    first and alone, since nothing else can be checked without them.
+    """
+    _check_settings(settings, classes=classes, kind=kind)
+    findings = Findings()
+    table = read_table(settings.data, findings=findings)
+    columns = find_example_columns(table, settings, labelled=labelled, findings=findings)
+    found = _find_proteins(table, columns, settings, findings=findings)
+    _check_lengths(found, settings, findings=findings)
+    if settings.task == "pair" and not settings.allow_self_pairs:
+        check_self_pairs(table, found.proteins, found.members_NK, findings=findings)
+    target = None if settings.target == "auto" else settings.target
+    wanted = "multilabel" if settings.task == "symmetry" else kind or target
+    if columns.label is None:
+        return _unlabelled(settings, found, classes=classes, kind=wanted, findings=findings)
+    texts = trimmed(table, columns.label, findings=findings)
+    targets = read_targets(table, texts, task=settings.task, kind=wanted, classes=classes, findings=findings)
+    split_N = None if columns.split is None else read_split(table, columns.split, findings=findings)
+    if split_N is not None:
+        check_classes_in_splits(table.path, targets, split_N, is_trained=classes is not None, findings=findings)
+    return _labelled(table, settings, found, targets=targets, split_N=split_N, findings=findings)
+
+
+def _check_settings(settings: DataSettings, *, classes: tuple[str, ...] | None, kind: TargetKind | None) -> None:
+    """Raise UserError with every setting that is impossible or that this task would ignore."""
+    problems = []
+    if settings.task != "pair":
+        given = {"--column-a": settings.column_a, "--column-b": settings.column_b}
+        names = [name for name, value in given.items() if value is not None]
+        names += ["--allow-self-pairs"] if settings.allow_self_pairs else []
+        problems += [f"{name} is for task pair, not {settings.task}; leave it out" for name in names]
+    elif settings.sequences is None:
+        given = {"--column-id": settings.column_id, "--column-sequence": settings.column_sequence}
+        problems += [
+            f"{name} is for the file of sequences, which is not given; add --sequences, or use --column-a and -b"
+            for name, value in given.items()
+            if value is not None
+        ]
+    elif settings.column_a is not None and settings.column_a == settings.column_b:
+        problems.append(f"--column-a and --column-b are both {settings.column_a!r}; name two columns")
+    if settings.task == "symmetry" and settings.target not in ("auto", "multilabel"):
+        problems.append(f"--target is {settings.target}, but symmetry is multilabel; leave it out")
+    if settings.task == "symmetry" and classes not in (None, SYMMETRY_CLASSES):
+        problems.append("the model was trained with other classes than those of task symmetry; use task protein")
+    if kind is not None and settings.target not in ("auto", kind):
+        problems.append(f"--target is {settings.target}, but the model was trained for {kind}; leave it out")
+    if settings.max_residues < 1:
+        problems.append(f"--max-residues is {settings.max_residues}; give a number of at least 1")
+    raise_problems("the settings of the data do not fit together", problems)
+
+
+def _find_proteins(
+    table: Table, columns: ExampleColumns, settings: DataSettings, *, findings: Findings
+) -> FoundProteins:
+    ids = [member.id for member in columns.members if member.sequence is None and member.id is not None]
+    if settings.sequences is None or not ids:
+        if settings.sequences is not None:
+            findings.notes.append(f"{settings.sequences}: not read, since {table.path} holds the sequences")
+        return proteins_in_table(table, columns.members, findings=findings)
+    source = read_table(settings.sequences, findings=findings)
+    column_id = settings.column_id
+    if settings.task != "pair" and column_id not in source.cells:
+        column_id = None  # it names the column of the examples
+    found_columns = find_protein_columns(
+        source, column_id=column_id, column_sequence=settings.column_sequence, needs_id=True, findings=findings
+    )
+    return proteins_in_file(table, ids, source, found_columns, findings=findings)
+
+
+def _check_lengths(found: FoundProteins, settings: DataSettings, *, findings: Findings) -> None:
+    """Proteins beyond max_residues: problems where they are refused, else counted."""
+    most = settings.max_residues
+    long = [index for index, sequence in enumerate(found.proteins.sequences) if len(sequence) > most]
+    if settings.long_proteins == "error":
+        for index in long:
+            name, number = quoted(found.proteins.ids[index]), len(found.proteins.sequences[index])
+            mend = "remove it, or say --long-proteins crop (or window)"
+            what = f"protein {name} has {number:,} residues, more than --max-residues {most}; {mend}"
+            findings.add("long proteins", f"{found.places[index]}: {what}")
+    elif long:
+        done = "cropped to that" if settings.long_proteins == "crop" else "read in overlapping windows"
+        number = f"{counted(len(long), 'protein')} of {len(found.proteins):,}"
+        findings.notes.append(f"{settings.data}: {number} longer than {most:,} residues, {done}")
+
+
+def _unlabelled(
+    settings: DataSettings, found: FoundProteins, *, classes: tuple[str, ...] | None, kind: TargetKind | None,
+    findings: Findings,
+) -> Dataset:  # fmt: skip
+    findings.raise_problems(settings.data)
+    given = {"--column-label": settings.column_label, "--column-split": settings.column_split}
+    unread = [name for name, value in given.items() if value is not None]
+    findings.notes.extend(f"{settings.data}: {name} is not used: this reads no labels" for name in unread)
+    default = SYMMETRY_CLASSES if settings.task == "symmetry" else ()
+    return Dataset(
+        task=settings.task,
+        kind=kind or USUAL_KIND[settings.task],
+        proteins=found.proteins,
+        members_NK=found.members_NK,
+        targets=None,
+        classes=default if classes is None else classes,
+        notes=tuple(findings.notes),
+    )
+
+
+def _labelled(
+    table: Table, settings: DataSettings, found: FoundProteins, *, targets: Targets, split_N: np.ndarray | None,
+    findings: Findings,
+) -> Dataset:  # fmt: skip
+    facts = {"label": targets.values} | ({} if split_N is None else {"split": split_N})
+    kept_M = first_of_each(table, found.proteins, found.members_NK, facts=facts, findings=findings)
+    findings.raise_problems(settings.data)
+    members_MK = found.members_NK[kept_M]
+    if split_N is not None:
+        note_split(table.path, members_MK, split_N[kept_M], findings=findings)
+    return Dataset(
+        task=settings.task,
+        kind=targets.kind,
+        proteins=found.proteins,
+        members_NK=members_MK,
+        targets=targets.values[kept_M],
+        classes=targets.classes,
+        split_N=None if split_N is None else split_N[kept_M],
+        notes=tuple(findings.notes),
+    )

@@ -1,0 +1,1 @@
+"""Measuring: metrics, intervals, calibration and baselines, with numpy, scipy and scikit-learn alone."""
