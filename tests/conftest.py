@@ -1,4 +1,4 @@
-"""Small random ESM-2 checkpoints and proteins, shared by all tests."""
+"""Small random ESM-2 checkpoints, proteins and tables of examples, shared by all tests."""
 
 import json
 import shutil
@@ -54,3 +54,41 @@ def esm_folder(tmp_path_factory) -> Path:
     (folder / "config.json").write_text(json.dumps(document))
     shutil.copy(backbone_folder() / "vocab.txt", folder / "vocab.txt")
     return folder
+
+
+NUM_PROTEINS = 18
+PROTEIN_LABELS = {  # of protein number i, by kind of target; every class is in every third of the proteins
+    "binary": lambda i: "membrane" if i % 2 else "soluble",
+    "multiclass": lambda i: ("cytoplasm", "membrane", "nucleus")[i % 3],
+    "multilabel": lambda i: ("kinase", "kinase;binder", "binder;motor")[i % 3],
+    "regression": lambda i: f"{50 + 7.5 * ((5 * i) % 11):.1f}",
+    "symmetry": lambda i: ("C1", "C2 D2", "C3", "O")[i % 4],
+}
+EXAMPLES = ("pair", *PROTEIN_LABELS)
+
+
+def write_examples(folder: Path, kind: str) -> dict[str, str]:
+    """Write a tiny table with a split column (and its FASTA) into `folder`; the settings that read it.
+
+    kind: "pair" (34 pairs of 18 proteins), "symmetry", or the kind of target of 18 labelled proteins.
+    """
+    sequences = {f"P{i:02d}": random_sequence(6 + 3 * i, seed=i) for i in range(NUM_PROTEINS)}
+    splits = ["train"] * 10 + ["val"] * 4 + ["test"] * 4
+    if kind == "pair":
+        fasta = folder / "proteins.fasta"
+        fasta.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in sequences.items()))
+        lines = ["protein_a\tprotein_b\tlabel\tsplit"]
+        for split, first, last in (("train", 0, 10), ("val", 10, 14), ("test", 14, 18)):
+            pairs = [(a, b) for a in range(first, last) for b in range(a + 1, last)][:22]
+            lines += [f"P{a:02d}\tP{b:02d}\t{number % 2}\t{split}" for number, (a, b) in enumerate(pairs)]
+        table = folder / "pairs.tsv"
+        table.write_text("\n".join(lines) + "\n")
+        return {"data": str(table), "sequences": str(fasta), "task": "pair"}
+    lines = ["id\tsequence\tlabel\tsplit"]
+    for number, (name, sequence) in enumerate(sequences.items()):
+        lines.append(f"{name}\t{sequence}\t{PROTEIN_LABELS[kind](number)}\t{splits[number]}")
+    table = folder / f"{kind}.tsv"
+    table.write_text("\n".join(lines) + "\n")
+    if kind == "symmetry":
+        return {"data": str(table), "task": "symmetry"}
+    return {"data": str(table), "task": "protein", "target": kind}

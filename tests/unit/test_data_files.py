@@ -170,8 +170,8 @@ def test_rows_of_separators_alone_are_left_out_and_counted(tmp_path):
     [
         ("a,b,a\n1,2,3\n", "more than one column is named a"),
         ("a,b\n", "no rows below the header"),
-        ('a,b\n1,2\n"3,4\n5,6\n', r":3: a quote that is opened here is never closed"),
-        ('a,b\n1,"2"x\n', r":2: ',' expected after"),
+        ('a,b\n1,2\n"3,4\n5,6\n', r":3: a quote that is opened is never closed"),
+        ('a,b\n1,"2"x\n', r":2: text after a closing quote"),
     ],
 )
 def test_tables_that_cannot_be_read_are_refused(tmp_path, content, expected):

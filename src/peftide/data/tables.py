@@ -9,7 +9,7 @@ import pyarrow.parquet
 
 from peftide.data.fasta import iterate_fasta
 from peftide.data.files import DELIMITERS, LONGEST_LINE, FileKind, Format, iterate_lines, opened, recognise
-from peftide.data.findings import Findings, counted, listed, repeated
+from peftide.data.findings import Findings, counted, listed, quoted, repeated
 from peftide.errors import UserError
 
 
@@ -82,7 +82,11 @@ def _iterate_records(path: str, file_format: Format) -> Iterator[tuple[int, list
                 yield start, fields
             start = reader.line_num + 1
     except csv.Error as error:
-        what = "a quote that is opened here is never closed" if "unexpected end" in str(error) else str(error)
+        reasons = {
+            "unexpected end": "a quote that is opened is never closed",
+            "expected after": "text after a closing quote",
+        }
+        what = next((reason for words, reason in reasons.items() if words in str(error)), str(error))
         raise UserError(f"{path}:{start}: {what}; write a quote inside a quoted field twice") from error
 
 
@@ -120,15 +124,15 @@ def _check_names(path: str, names: list[str]) -> None:
 
 
 def _read_parquet(path: str, *, gzipped: bool, findings: Findings) -> Table:
+    with opened(path, gzipped=gzipped) as stream:
+        content = stream.read()
     try:
-        with opened(path, gzipped=gzipped) as stream:
-            frame = pyarrow.parquet.ParquetFile(pa.BufferReader(stream.read())).read()
+        frame = pyarrow.parquet.ParquetFile(pa.BufferReader(content), page_checksum_verification=True).read()
         _check_names(path, frame.column_names)
         columns = zip(frame.column_names, frame.columns, strict=True)
         cells = {name: _texts(column) for name, column in columns if name and _is_plain(column.type)}
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path}: damaged or unsupported Parquet data ({reason[:200]}); write it again") from error
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: damaged or unsupported Parquet data {quoted(str(error))}; write it again") from error
     others = [name for name in frame.column_names if name and name not in cells]
     if others:
         what = "columns that hold neither text, numbers nor truth values are not read"

@@ -56,7 +56,7 @@ def embed_proteins(
         _, absent = store.gather(digests, [1] * len(proteins), out=vectors_PD)
         advance(sum(proteins[row].num_residues for row in np.setdiff1d(rows, absent)))
         rows = np.array(absent, dtype=np.int64)
-    for batch in length_batches([proteins[row].num_tokens for row in rows], token_budget):
+    for batch in length_batches([proteins[int(row)].num_tokens for row in rows], token_budget):
         chosen = rows[batch]
         vectors_PD[chosen] = encoder.vectors([proteins[row] for row in chosen]).cpu().numpy()
         if store is not None:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from peftide.inference.store import StateStore, sequence_key
+from peftide.inference.device_states import DeviceStates
+from peftide.inference.store import StateStore
 from peftide.models.adapters import base_model, first_trained_layer
 from peftide.models.backbones import Backbone
 from peftide.models.machine import Machine
@@ -42,6 +43,7 @@ class Encoder:
         self.pooling = pooling
         self.checkpoint_layers = checkpoint_layers
         self.states: StateStore | None = None
+        self.device_states: DeviceStates | None = None
         self.esm = base_model(model)
         self.num_frozen_layers = first_trained_layer(model)
         self.layer_function = torch.compile(encoder_layer, dynamic=True) if compile_layers else encoder_layer
@@ -78,30 +80,42 @@ class Encoder:
         return self._run(embed_tokens(self.esm, batch, self.machine.dtype), batch, 0, self.num_frozen_layers)
 
     def _frozen_states(self, proteins: Sequence[Pieces], batch: PackedBatch) -> Tensor:
-        """Output of the frozen layers (T, D): from the store, computing and storing what it does not have yet."""
-        if self.states is None:
+        """Output of the frozen layers (T, D): from the device, else from the store, else computed."""
+        if self.states is None and self.device_states is None:
             return self._compute_frozen(batch)
         tokens = [piece for protein in proteins for piece in protein.tokens]
-        digests = [sequence_key(piece.tobytes()) for piece in tokens]
-        stored, absent = self.states.gather(digests, batch.lengths)
+        keys = [key for protein in proteins for key in protein.keys]
+        if self.device_states is None:
+            return self._stored(tokens, keys)
+        if absent := self.device_states.missing(keys):
+            absent_keys = [keys[i] for i in absent]
+            fresh_TD = self._stored([tokens[i] for i in absent], absent_keys)
+            self.device_states.put(absent_keys, [len(tokens[i]) for i in absent], fresh_TD)
+        return self.device_states.gather(keys)
+
+    def _stored(self, tokens: Sequence[np.ndarray], keys: Sequence[bytes]) -> Tensor:
+        """States (T, D) of pieces on the device, from the store; what it does not have is computed and stored."""
+        if self.states is None:
+            return self._compute_pieces(tokens)
+        lengths = [len(piece) for piece in tokens]
+        stored, absent = self.states.gather(keys, lengths)
         hidden_TD = torch.from_numpy(stored)
         if self.machine.dtype == torch.bfloat16:
             hidden_TD = hidden_TD.view(torch.bfloat16)
         if absent:
-            pieces = hidden_TD.split(list(batch.lengths))
-            fresh = self._store_states([tokens[i] for i in absent], [digests[i] for i in absent])
-            for i, states in zip(absent, fresh, strict=True):
-                pieces[i].copy_(states)
+            fresh_TD = self._compute_pieces([tokens[i] for i in absent]).cpu()
+            fresh_lengths = [lengths[i] for i in absent]
+            bits = fresh_TD.view(torch.uint16) if fresh_TD.dtype == torch.bfloat16 else fresh_TD
+            self.states.put([keys[i] for i in absent], fresh_lengths, bits.numpy())
+            places = hidden_TD.split(lengths)
+            for i, fresh in zip(absent, fresh_TD.split(fresh_lengths), strict=True):
+                places[i].copy_(fresh)
         return hidden_TD.to(self.machine.device)
 
-    def _store_states(self, tokens: list[np.ndarray], digests: list[bytes]) -> tuple[Tensor, ...]:
-        assert self.states is not None
-        unpooled = np.zeros(0, dtype=np.float32)
-        batch = self._pack([Pieces(0, (0,), (piece,), (unpooled,)) for piece in tokens])
-        hidden_TD = self._compute_frozen(batch).cpu()
-        bits = hidden_TD.view(torch.uint16) if hidden_TD.dtype == torch.bfloat16 else hidden_TD
-        self.states.put(digests, batch.lengths, bits.numpy())
-        return hidden_TD.split(list(batch.lengths))
+    def _compute_pieces(self, tokens: Sequence[np.ndarray]) -> Tensor:
+        """Output of the frozen layers (T, D) for pieces by themselves."""
+        pieces = [Pieces(len(t) - 2, (0,), (t,), (np.zeros(len(t) - 2, dtype=np.float32),)) for t in tokens]
+        return self._compute_frozen(self._pack(pieces))
 
 
 def place(model: nn.Module, machine: Machine) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from peft import LoraConfig, PeftModel, get_peft_model
 from torch import nn
+from transformers import EsmModel
 
 from peftide.errors import UserError
 from peftide.models.backbones import Backbone
@@ -84,9 +85,11 @@ def _without_deprecation() -> Iterator[None]:
         yield
 
 
-def base_model(model: nn.Module) -> nn.Module:
+def base_model(model: nn.Module) -> EsmModel:
     """The `EsmModel` inside a peft model, or the model itself."""
-    return model.get_base_model() if isinstance(model, PeftModel) else model
+    esm = model.get_base_model() if isinstance(model, PeftModel) else model
+    assert isinstance(esm, EsmModel)
+    return esm
 
 
 def first_trained_layer(model: nn.Module) -> int:

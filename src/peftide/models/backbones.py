@@ -79,7 +79,7 @@ def load_backbone(name: str, *, dtype: torch.dtype) -> Backbone:
             raise UserError(f"backbone {name}: a model of type {model_type!r} with {position} positions, not ESM-2")
         vocabulary = Vocabulary.from_tokens(_file(source, "vocab.txt", is_folder).read_text("utf-8").split())
         with _quiet_transformers():
-            model, report = EsmModel.from_pretrained(
+            model, report = EsmModel.from_pretrained(  # pyrefly: ignore[not-iterable]
                 source, add_pooling_layer=False, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
     except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, SafetensorError, ValueError) as error:

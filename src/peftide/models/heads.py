@@ -27,7 +27,8 @@ class Head(nn.Module):
 
     kind: "mlp" (one hidden layer of `hidden_width` GELU units), "paper" (mean only, 128 tanh units, no dropout) or
     "linear". The centre and scale of the vectors are buffers, set once by `standardize` from training proteins and
-    saved with the weights; the paper's head leaves vectors as they are.
+    saved with the weights. The paper's head gets standard vectors too: mean-pooled states share a large common offset,
+    and without this its tanh units learn next to nothing (test AUPR 0.53 on the Bernett set).
     """
 
     center_D: Tensor
@@ -58,9 +59,8 @@ class Head(nn.Module):
     @torch.no_grad()
     def standardize(self, vectors_PD: Tensor) -> None:
         """Take centre and scale from the vectors of (a sample of) the training proteins, before training."""
-        if self.kind != "paper":
-            self.center_D.copy_(vectors_PD.mean(dim=0))
-            self.scale_D.copy_(vectors_PD.std(dim=0, correction=0).clamp_min(1e-4))
+        self.center_D.copy_(vectors_PD.mean(dim=0))
+        self.scale_D.copy_(vectors_PD.std(dim=0, correction=0).clamp_min(1e-4))
 
     def forward(self, vectors_BKD: Tensor) -> Tensor:
         """Logits (B, C) in float32."""

@@ -18,6 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention.varlen import varlen_attn
 from torch.utils.checkpoint import checkpoint
+from transformers import EsmModel
+from transformers.models.esm.modeling_esm import EsmLayer
 
 from peftide.models.tokens import Pieces
 
@@ -58,23 +60,29 @@ def pack(proteins: Sequence[Pieces], *, pooling: str, mask_id: int, device: torc
     ids = np.concatenate(tokens)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
-    shares = np.zeros((len(proteins), len(ids)), dtype=np.float32)
-    start = 0
-    for row, protein in enumerate(proteins):
-        for piece, weights in zip(protein.tokens, protein.weights, strict=True):
-            if pooling == "cls":
-                shares[row, start] = 1.0 / len(protein.tokens)
-            else:
-                shares[row, start + 1 : start + 1 + len(weights)] = weights
-            start += len(piece)
+    owners = np.repeat(np.arange(len(proteins)), [protein.num_tokens for protein in proteins])
+    shares = np.concatenate([_shares(protein, pooling) for protein in proteins])
+    pooling_PT = torch.zeros(len(proteins), len(ids), device=device)
+    pooling_PT[torch.from_numpy(owners).to(device), torch.arange(len(ids), device=device)] = torch.from_numpy(
+        shares
+    ).to(device)
     return PackedBatch(
-        ids_T=torch.from_numpy(ids).to(device, non_blocking=True),
-        positions_T=torch.from_numpy(positions).to(device, non_blocking=True),
-        offsets=torch.from_numpy(offsets.astype(np.int32)).to(device, non_blocking=True),
+        ids_T=torch.from_numpy(ids).to(device),
+        positions_T=torch.from_numpy(positions).to(device),
+        offsets=torch.from_numpy(offsets.astype(np.int32)).to(device),
         lengths=lengths,
-        pooling_PT=torch.from_numpy(shares).to(device, non_blocking=True),
+        pooling_PT=pooling_PT,
         has_mask=bool((ids == mask_id).any()),
     )
+
+
+def _shares(protein: Pieces, pooling: str) -> np.ndarray:
+    """The share of each token of a protein in its vector (sum 1), float32."""
+    if pooling == "cls":
+        parts = [np.eye(1, len(piece), dtype=np.float32)[0] / len(protein.tokens) for piece in protein.tokens]
+    else:  # nothing for <cls> and <eos>
+        parts = [np.pad(weights, 1) for weights in protein.weights]
+    return np.concatenate(parts)
 
 
 def pool(hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
@@ -91,13 +99,18 @@ def linear(module: nn.Module, x: Tensor) -> Tensor:
         y = linear(module.base_layer, x)
         for name in module.active_adapters:
             if name in module.lora_A:
-                a, b = module.lora_A[name].weight.to(x.dtype), module.lora_B[name].weight
+                a, b = _weight(module.lora_A[name]).to(x.dtype), _weight(module.lora_B[name])
                 update = F.linear(module.lora_dropout[name](x), a)
                 y = y + F.linear(update, (b * module.scaling[name]).to(x.dtype))
         return y
     if isinstance(module, nn.Linear):
         return F.linear(x, module.weight.to(x.dtype), None if module.bias is None else module.bias.to(x.dtype))
     return module(x)
+
+
+def _weight(module: nn.Module) -> Tensor:
+    assert isinstance(module, nn.Linear)
+    return module.weight
 
 
 def layer_norm(module: nn.LayerNorm, x: Tensor) -> Tensor:
@@ -138,7 +151,9 @@ def has_varlen(device: torch.device, dtype: torch.dtype) -> bool:
 def attend(q_THd: Tensor, k_THd: Tensor, v_THd: Tensor, spans: Spans) -> Tensor:
     """Attention within each piece: variable-length kernel on CUDA in half precision, else one call per piece."""
     if not spans.lengths:
-        return varlen_attn(q_THd, k_THd, v_THd, spans.offsets, spans.offsets, spans.longest, spans.longest)
+        out_THd = varlen_attn(q_THd, k_THd, v_THd, spans.offsets, spans.offsets, spans.longest, spans.longest)
+        assert isinstance(out_THd, Tensor)
+        return out_THd
     outputs = []
     heads_first = [x.transpose(0, 1).unsqueeze(0).split(list(spans.lengths), dim=2) for x in (q_THd, k_THd, v_THd)]
     for q, k, v in zip(*heads_first, strict=True):
@@ -146,7 +161,7 @@ def attend(q_THd: Tensor, k_THd: Tensor, v_THd: Tensor, spans: Spans) -> Tensor:
     return torch.cat(outputs)
 
 
-def encoder_layer(layer: nn.Module, hidden_TD: Tensor, cos_T1d: Tensor, sin_T1d: Tensor, spans: Spans) -> Tensor:
+def encoder_layer(layer: EsmLayer, hidden_TD: Tensor, cos_T1d: Tensor, sin_T1d: Tensor, spans: Spans) -> Tensor:
     """One pre-norm transformer layer of ESM-2 over packed tokens (stock `EsmLayer.forward`)."""
     attention = layer.attention.self
     shape = (len(hidden_TD), attention.num_attention_heads, attention.attention_head_size)
@@ -164,14 +179,15 @@ def encoder_layer(layer: nn.Module, hidden_TD: Tensor, cos_T1d: Tensor, sin_T1d:
     return hidden_TD + linear(layer.output.dense, inner)
 
 
-def rotary_table(backbone: nn.Module, positions_T: Tensor) -> tuple[Tensor, Tensor]:
+def rotary_table(backbone: EsmModel, positions_T: Tensor) -> tuple[Tensor, Tensor]:
     """Cosines and sines (T, 1, d / 2) in float32."""
+    assert backbone.rotary_embeddings is not None
     inverse_frequencies = backbone.rotary_embeddings.inv_freq.to(positions_T.device, torch.float32)
     angles = positions_T.float()[:, None, None] * inverse_frequencies
     return angles.cos(), angles.sin()
 
 
-def embed_tokens(backbone: nn.Module, batch: PackedBatch, dtype: torch.dtype) -> Tensor:
+def embed_tokens(backbone: EsmModel, batch: PackedBatch, dtype: torch.dtype) -> Tensor:
     """Token embeddings (T, D); ESM-2's token dropout scale is taken per piece (stock `EsmEmbeddings.forward`)."""
     embeddings = backbone.embeddings
     hidden_TD = embeddings.word_embeddings(batch.ids_T).to(dtype)
@@ -189,11 +205,11 @@ def embed_tokens(backbone: nn.Module, batch: PackedBatch, dtype: torch.dtype) ->
     return hidden_TD
 
 
-LayerFunction = Callable[[nn.Module, Tensor, Tensor, Tensor, Spans], Tensor]
+LayerFunction = Callable[[EsmLayer, Tensor, Tensor, Tensor, Spans], Tensor]
 
 
 def run_layers(
-    backbone: nn.Module,
+    backbone: EsmModel,
     hidden_TD: Tensor,
     batch: PackedBatch,
     *,
@@ -209,7 +225,8 @@ def run_layers(
     """
     cos_T1d, sin_T1d = rotary_table(backbone, batch.positions_T)
     spans = spans_of(batch, hidden_TD.dtype)
-    for layer in backbone.encoder.layer[first:last]:
+    for layer in list(backbone.encoder.layer)[first:last]:
+        assert isinstance(layer, EsmLayer)
         inputs = (layer, hidden_TD, cos_T1d, sin_T1d, spans)
         if checkpoint_layers and torch.is_grad_enabled():
             hidden_TD = checkpoint(layer_function, *inputs, use_reentrant=False)
@@ -220,6 +237,6 @@ def run_layers(
     return hidden_TD
 
 
-def hidden_states(backbone: nn.Module, batch: PackedBatch, *, dtype: torch.dtype) -> Tensor:
+def hidden_states(backbone: EsmModel, batch: PackedBatch, *, dtype: torch.dtype) -> Tensor:
     """Last hidden states (T, D) of the whole backbone, as stock `EsmModel` gives for each piece alone."""
     return run_layers(backbone, embed_tokens(backbone, batch, dtype), batch, first=0, last=len(backbone.encoder.layer))

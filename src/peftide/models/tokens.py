@@ -1,7 +1,9 @@
 """From sequences to the token pieces that the backbone sees: a lookup table, and the rule for long proteins."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -58,10 +60,15 @@ class Pieces:
     tokens: tuple[np.ndarray, ...]
     weights: tuple[np.ndarray, ...]
 
-    @property
+    @cached_property
     def num_tokens(self) -> int:
         """Tokens over all pieces."""
         return sum(len(piece) for piece in self.tokens)
+
+    @cached_property
+    def keys(self) -> tuple[bytes, ...]:
+        """A digest of each piece's tokens, under which its states are kept."""
+        return tuple(hashlib.blake2b(piece.tobytes(), digest_size=16).digest() for piece in self.tokens)
 
 
 def window_starts(num_residues: int, max_residues: int) -> list[int]:

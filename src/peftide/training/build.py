@@ -7,9 +7,10 @@ import torch
 
 from peftide.config import TrainSettings
 from peftide.inference.cache_folder import StoreKey, default_cache_folder, room_for
+from peftide.inference.device_states import DeviceStates
 from peftide.inference.embed import embedding_key
 from peftide.inference.encoder import Encoder
-from peftide.inference.store import StateStore, sequence_key
+from peftide.inference.store import StateStore
 from peftide.models.adapters import add_lora, parse_layers
 from peftide.models.backbones import Backbone
 from peftide.models.property_model import HeadShape, PropertyModel, make_head, train_all_weights
@@ -84,7 +85,7 @@ def open_store(
     )
     store = StateStore.open(folder, key, limit_bytes=limit_bytes)
     if is_states:
-        digests = [sequence_key(piece.tobytes()) for protein in pieces for piece in protein.tokens]
+        digests = [key for protein in pieces for key in protein.keys]
         rows = [len(piece) for protein in pieces for piece in protein.tokens]
     else:
         digests, rows = [embedding_key(protein) for protein in pieces], [1] * len(pieces)
@@ -97,6 +98,17 @@ def open_store(
         store.close()
         return None, f"{note}; {room.reason}"
     return store, f"{note}; {room.reason}" if absent else note
+
+
+def hold_on_device(encoder: Encoder, pieces: list[Pieces]) -> DeviceStates | None:
+    """Room on the GPU for the frozen states of all proteins, where they fit beside the training."""
+    if encoder.num_frozen_layers == 0:
+        return None
+    num_tokens = sum({key: len(t) for p in pieces for key, t in zip(p.keys, p.tokens, strict=True)}.values())
+    width, dtype, device = encoder.backbone.width, encoder.machine.dtype, encoder.machine.device
+    if not DeviceStates.fits(num_tokens, width, dtype=dtype, device=device):
+        return None
+    return DeviceStates(num_tokens, width, dtype=dtype, device=device)
 
 
 @torch.no_grad()

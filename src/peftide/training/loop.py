@@ -117,7 +117,10 @@ class Trainer:
         generator = np.random.default_rng([self.schedule.seed, epoch])
         size = self.schedule.batch_examples
         if self.table_PD is None and self.train.members_NK.shape[1] == 2:
-            return pair_batches(self.train.members_NK, self.tokens_P, batch_examples=size, generator=generator)
+            strata_N = self.train.targets if self.train.kind in ("binary", "multiclass") else None
+            return pair_batches(
+                self.train.members_NK, self.tokens_P, batch_examples=size, generator=generator, strata_N=strata_N
+            )
         return plain_batches(len(self.train), batch_examples=size, generator=generator)
 
     def step(self, batch: np.ndarray, step: int, epoch: int, show: TrainingProgress) -> float:

@@ -25,7 +25,7 @@ from peftide.models.bundle import save_bundle
 from peftide.models.machine import Machine, choose_machine, describe, peak_memory_bytes
 from peftide.models.property_model import PropertyModel
 from peftide.records import SPLITS, Dataset
-from peftide.training.build import build_model, open_store, standardize
+from peftide.training.build import build_model, hold_on_device, open_store, standardize
 from peftide.training.loop import Fit, Schedule, Trainer
 from peftide.training.memory import choose_token_budget
 from peftide.training.optimizer import DEFAULT_LEARNING_RATES
@@ -161,6 +161,7 @@ def _train(
             model.head.standardize(torch.from_numpy(vectors_PD[np.unique(dataset.part("train").members_NK)]))
         else:
             encoder.states = store
+            encoder.device_states = hold_on_device(encoder, pieces)
             standardize(model, encoder, dataset, pieces, settings.seed)
         trainer = Trainer(model, encoder, dataset, pieces, schedule, token_budget=token_budget, vectors_PD=vectors_PD)
         with TrainingProgress(

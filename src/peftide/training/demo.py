@@ -1,0 +1,129 @@
+"""The demonstration: both flagship tasks on shipped data, two methods beside a baseline that knows no model."""
+
+import json
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.table import Table
+
+from peftide.config import DataSettings, MachineSettings, Method, TrainSettings
+from peftide.data.datasets import read_dataset
+from peftide.data.writers import write_table
+from peftide.evaluation.baselines import composition
+from peftide.evaluation.metrics import main_metric, measure
+from peftide.inference.embed import embed_proteins
+from peftide.inference.predict import prediction_columns, score_examples
+from peftide.inference.score import load_for_inference
+from peftide.records import Dataset
+from peftide.training.run import run_training
+
+DEMO_DATA = Path(__file__).parent.parent / "data" / "demo"
+METHODS: tuple[Method, ...] = ("head", "lora")
+
+
+@dataclass(frozen=True)
+class DemoTask:
+    """One of the two tasks: its name, what is asked in words, where its data are, and how it is trained."""
+
+    name: str
+    question: str
+    data: DataSettings
+    training: dict[str, Any]
+
+
+TASKS = (
+    DemoTask(
+        "ppi",
+        "do two proteins belong to the same complex? (pairs; no protein and no close homolog in two splits)",
+        DataSettings(
+            data=str(DEMO_DATA / "ppi_pairs.tsv"), sequences=str(DEMO_DATA / "ppi_proteins.fasta.gz"), task="pair"
+        ),
+        {"epochs": 6, "patience": 3},
+    ),
+    DemoTask(
+        "oligomer",
+        "how many copies of a protein form its complex? (no close homolog in two splits)",
+        DataSettings(data=str(DEMO_DATA / "oligomer.tsv.gz"), task="protein", target="multiclass"),
+        {"epochs": 6, "patience": 3},
+    ),
+)
+
+
+def run_demo(out: str, console: Console) -> dict[str, Any]:
+    """Train, compare, predict; write the bundles, the predictions and summary.json under `out`; return the summary."""
+    folder = Path(out)
+    folder.mkdir(parents=True, exist_ok=True)
+    summary: dict[str, Any] = {"tasks": {}}
+    for task in TASKS:
+        console.rule(f"[bold]{task.name}[/bold]")
+        console.print(task.question)
+        summary["tasks"][task.name] = _run_task(task, folder / task.name, console)
+    _predict_again(folder, console)
+    console.print(_summary_table(summary))
+    fresh = folder / f".summary.json.{os.getpid()}.new"
+    fresh.write_text(json.dumps(summary, indent=2), "utf-8")
+    os.replace(fresh, folder / "summary.json")
+    console.print(f"bundles, predictions and summary.json are in {folder}")
+    return summary
+
+
+def _run_task(task: DemoTask, folder: Path, console: Console) -> dict[str, Any]:
+    dataset = read_dataset(task.data)
+    results: dict[str, Any] = {"composition": _composition(dataset)}
+    for method in METHODS:
+        console.print(f"\n[bold]{task.name} / {method}[/bold]")
+        data = {name: getattr(task.data, name) for name in ("data", "sequences", "task", "target")}
+        run = run_training(TrainSettings(**data, **task.training, method=method, out=str(folder / method)), console)
+        results[method] = {
+            "test": run.metrics["test"],
+            "trained_parameters": run.trained_parameters,
+            "seconds": run.seconds,
+            "peak_memory_bytes": run.peak_memory_bytes,
+        }
+    return results
+
+
+def _composition(dataset: Dataset) -> dict[str, Any]:
+    """What the amino-acid composition alone reaches on the same test examples."""
+    started = time.perf_counter()
+    scores = composition(dataset, np.random.default_rng(0)).scores["test"]
+    part = dataset.part("test")
+    assert part.targets is not None
+    test = measure(part.kind, part.targets, scores, classes=part.classes)
+    return {"test": test, "seconds": time.perf_counter() - started}
+
+
+def _predict_again(folder: Path, console: Console) -> None:
+    """Use a bundle as a user would: load it from its folder and score pairs of the test part."""
+    model, encoder, token_budget = load_for_inference(str(folder / "ppi" / "lora"), MachineSettings())
+    pairs = read_dataset(TASKS[0].data).part("test")
+    rows, members_NK = np.unique(pairs.members_NK, return_inverse=True)
+    pieces = model.pieces(pairs.proteins)
+    vectors_PD = embed_proteins(encoder, [pieces[row] for row in rows], token_budget=token_budget)
+    scores = score_examples(model, vectors_PD, members_NK.reshape(pairs.members_NK.shape))
+    out = folder / "ppi" / "predictions_from_bundle.tsv"
+    write_table(out, prediction_columns(pairs, scores, model.target))
+    console.print(f"\n{len(pairs)} test pairs scored again from the bundle {folder / 'ppi' / 'lora'}: {out}")
+
+
+def _summary_table(summary: dict[str, Any]) -> Table:
+    table = Table(title="test set: no protein and no close homolog of it was in training")
+    for heading in ("task", "method", "metric", "value", "AUROC", "trained parameters", "seconds", "peak GiB"):
+        table.add_column(heading, justify="left" if heading in ("task", "method", "metric") else "right")
+    for task, results in summary["tasks"].items():
+        for method, result in results.items():
+            metric = main_metric("binary") if task == "ppi" else main_metric("multiclass")
+            test = result["test"]
+            memory = f"{result['peak_memory_bytes'] / 2**30:.2f}" if "peak_memory_bytes" in result else ""
+            parameters = f"{result['trained_parameters']:,}" if "trained_parameters" in result else ""
+            auroc = test.get("auroc", test.get("macro_auroc", float("nan")))
+            table.add_row(
+                *(task, method, metric, f"{test[metric]:.3f}", f"{auroc:.3f}"),
+                *(parameters, f"{result['seconds']:.1f}", memory),
+            )
+    return table
