@@ -34,12 +34,12 @@ BLOSUM62 = """
 """
 STAND_INS = {"B": "D", "Z": "E", "J": "L", "U": "C", "O": "K"}
 GAP_OPEN, GAP_EXTEND = 11, 1
-BAND, UNGAPPED_BAND = 64, 32  # diagonals looked at
+UNGAPPED_BAND = 32  # diagonals looked at
 CELLS_PER_ROW = 16_384  # of a batch of pairs: keeps a row of the programme in the processor's cache
 NUM_CODES = len(LETTERS) + 1  # the last: outside of the protein
 
-# A cell of the gapped programme is one int64 that holds, from the high bits down: score, identical residues, residues of
-# the query, residues of the target in gaps of the query, and the reverse. So max() and + carry all of them along.
+# A cell of the gapped programme is one int64 that holds, from the high bits down: score, identical residues, residues
+# of the query, residues of the target in gaps of the query, and the reverse. So max() and + carry all of them along.
 _SCORE, _IDENTICAL, _SPAN, _QUERY_GAP = (np.int64(1) << bits for bits in (46, 33, 20, 10))
 _TARGET_GAP = np.int64(1)
 _LONGEST = 8191  # rows of one alignment: what its 13 bits can count
@@ -59,14 +59,14 @@ class Alignments:
     target_coverage_A: np.ndarray
 
 
-def align(queries: Sequence[str], targets: Sequence[str], candidates: Candidates) -> Alignments:
-    """Smith-Waterman with affine gaps (11, 1) in a band of BAND diagonals around each candidate's.
+def align(queries: Sequence[str], targets: Sequence[str], candidates: Candidates, *, band: int) -> Alignments:
+    """Smith-Waterman with affine gaps (11, 1) in a band of so many diagonals around each candidate's.
 
-    0.3 ms for a pair of 400 residues. Beyond 8,191 rows of one alignment nothing is seen.
+    0.3 ms for a pair of 400 residues in a band of 64. Beyond 8,191 rows of one alignment nothing is seen.
     """
     cell_C = np.zeros(len(candidates), dtype=np.int64)
-    for batch, query_BR, target_BX in _batches(queries, targets, candidates, BAND):
-        cell_C[batch] = _gapped_cells(query_BR, target_BX)
+    for batch, query_BR, target_BX in _batches(queries, targets, candidates, band):
+        cell_C[batch] = _gapped_cells(query_BR, target_BX, band)
     span_C, query_gap_C, target_gap_C = cell_C >> 20 & 8191, cell_C >> 10 & 1023, cell_C & 1023
     query_length_C, target_length_C = _lengths(queries)[candidates.query_C], _lengths(targets)[candidates.target_C]
     return Alignments(
@@ -119,20 +119,20 @@ def _batches(
         )
 
 
-def _gapped_cells(query_BR: np.ndarray, target_BX: np.ndarray) -> np.ndarray:
+def _gapped_cells(query_BR: np.ndarray, target_BX: np.ndarray, band: int) -> np.ndarray:
     """Highest cell (B,) of the dynamic programme with gaps."""
     num_pairs, num_rows = query_BR.shape
     gain = _gain_table().ravel()
     query_BR = query_BR * NUM_CODES
     open_vertical, extend_vertical = (-cost * _SCORE + _SPAN + _TARGET_GAP for cost in (GAP_OPEN, GAP_EXTEND))
     open_horizontal, extend_horizontal = (-cost * _SCORE + _QUERY_GAP for cost in (GAP_OPEN, GAP_EXTEND))
-    along_W = np.arange(BAND) * extend_horizontal
-    cell_BW = np.zeros((num_pairs, BAND), dtype=np.int64)
-    vertical_BW = np.full((num_pairs, BAND), _NEVER)
-    best_BW = np.zeros((num_pairs, BAND), dtype=np.int64)
+    along_W = np.arange(band) * extend_horizontal
+    cell_BW = np.zeros((num_pairs, band), dtype=np.int64)
+    vertical_BW = np.full((num_pairs, band), _NEVER)
+    best_BW = np.zeros((num_pairs, band), dtype=np.int64)
     for row in range(num_rows):
         np.maximum(vertical_BW[:, 1:] + extend_vertical, cell_BW[:, 1:] + open_vertical, out=vertical_BW[:, :-1])
-        cell_BW += gain[query_BR[:, row, None] + target_BX[:, row : row + BAND]]
+        cell_BW += gain[query_BR[:, row, None] + target_BX[:, row : row + band]]
         np.maximum(cell_BW, vertical_BW, out=cell_BW)
         np.maximum(cell_BW, 0, out=cell_BW)
         before_BW = np.maximum.accumulate(cell_BW - along_W, axis=1)[:, :-1]

@@ -36,7 +36,8 @@ class Target:
 def make_target(kind: TargetKind, classes: tuple[str, ...], targets: np.ndarray, *, balanced: bool) -> Target:
     """The target of a training set; `balanced` weighs classes by inverse frequency (mean weight 1 per example)."""
     if kind == "regression":
-        return Target(kind, classes, None, float(targets.mean()), float(max(targets.std(), 1e-8)))
+        values = targets.astype(np.float64)  # squares of large float32 numbers overflow
+        return Target(kind, classes, None, float(values.mean()), float(values.std()) if np.ptp(values) > 0 else 1.0)
     if not balanced:
         return Target(kind, classes)
     if kind == "multilabel":  # positives of each label against its negatives, capped so that one protein cannot rule

@@ -157,7 +157,8 @@ class Trainer:
 
         seed = int(np.random.SeedSequence([self.schedule.seed, step]).generate_state(1)[0])
         try:
-            plan = plan_step(members_BK, self.tokens_P, token_budget=self.token_budget)
+            budget = self.token_budget if self.table_PD is None else int(self.tokens_P.sum())  # a look-up fits
+            plan = plan_step(members_BK, self.tokens_P, token_budget=budget)
             return backward(self.encode, loss_of, plan, seed=seed)
         except torch.OutOfMemoryError as error:
             if self.halved:

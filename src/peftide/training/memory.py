@@ -6,7 +6,7 @@ import torch
 
 from peftide.models.machine import Machine
 
-LARGEST_BUDGET = 65_536
+LARGEST_BUDGET = 262_144
 SMALLEST_BUDGET = 1_024
 MEMORY_SHARE = 0.5  # of what is free, for activations
 
@@ -30,7 +30,7 @@ def free_memory_bytes(device: torch.device) -> int:
 
 
 def choose_token_budget(machine: Machine, *, width: int, inner_width: int, num_layers: int) -> int:
-    """Tokens at once that take about half of the free memory, between 1,024 and 65,536."""
+    """Tokens at once that take about half of the free memory, between 1,024 and 262,144."""
     per_token = activation_bytes_per_token(machine, width=width, inner_width=inner_width, num_layers=max(1, num_layers))
     fitting = int(MEMORY_SHARE * free_memory_bytes(machine.device)) // per_token
     return max(SMALLEST_BUDGET, min(LARGEST_BUDGET, fitting))

@@ -16,7 +16,7 @@ def make_optimizer(modules: Iterable[nn.Module], *, learning_rate: float, weight
         {"params": [p for p in trained if p.ndim >= 2], "weight_decay": weight_decay},
         {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(groups, lr=learning_rate, fused=all(p.is_cuda for p in trained))
+    return torch.optim.AdamW(groups, lr=learning_rate, fused=True)
 
 
 def learning_rate_at(step: int, *, num_steps: int, peak: float, warmup_fraction: float) -> float:

@@ -9,6 +9,8 @@ from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemaining
 
 from peftide.models.machine import peak_memory_bytes
 
+SECONDS_BETWEEN_UPDATES = 0.2
+
 
 class TrainingProgress:
     """Live loss, metric, residues per second, time left and peak memory; a context manager."""
@@ -19,7 +21,8 @@ class TrainingProgress:
         self.device = device
         self.best: float | None = None
         self.num_residues = 0
-        self.started = time.perf_counter()
+        self.num_pending = 0
+        self.started = self.shown = time.perf_counter()
         columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn(), TextColumn("left"))
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task: TaskID = self.progress.add_task("training", total=num_steps)
@@ -36,10 +39,14 @@ class TrainingProgress:
     def step(self, epoch: int, loss: float, num_residues: int) -> None:
         """One optimiser step is done."""
         self.num_residues += num_residues
+        self.num_pending += 1
+        if time.perf_counter() - self.shown < SECONDS_BETWEEN_UPDATES:
+            return
         rate = self.num_residues / (time.perf_counter() - self.started)
         best = "" if self.best is None else f"  best {self.metric} {self.best:.3f}"
         text = f"epoch {epoch}  loss {loss:.4f}{best}  {rate:,.0f} residues/s  {_gigabytes(self.device)}"
-        self.progress.update(self.task, advance=1, description=text)
+        self.progress.update(self.task, advance=self.num_pending, description=text)
+        self.num_pending, self.shown = 0, time.perf_counter()
 
     def epoch(self, epoch: int, *, loss: float, value: float, seconds: float, is_best: bool) -> None:
         """One epoch and its validation are done."""

@@ -42,26 +42,34 @@ def backward(encode: Encode, loss_of: LossOfMembers, plan: StepPlan, *, seed: in
     One part is plain back-propagation. Several take two passes with the same result (gradient caching: Gao et al.
     2021, "Scaling deep contrastive learning batch size under memory limited setup"): all vectors without graph, the
     loss and its gradient with respect to the vectors, then each part again with its graph; the last part keeps its
-    graph from the first pass. Dropout is seeded per part, so that both passes of a part draw the same.
+    graph from the first pass. Dropout is seeded per part, so that both passes of a part draw the same, and that of
+    `loss_of` by itself, so that it does not depend on the number of parts.
     """
     vectors = []
     for number, rows in enumerate(plan.parts):
-        torch.manual_seed(_mix(seed, number))
+        _seed(_mix(seed, 1 + number))
         with torch.set_grad_enabled(number == len(plan.parts) - 1):
             vectors.append(encode(rows))
     last = vectors[-1]
-    leaves = [part.detach().requires_grad_() for part in vectors]
-    torch.manual_seed(_mix(seed, len(plan.parts)))
+    leaves = [part.detach().requires_grad_(last.requires_grad) for part in vectors]
+    _seed(_mix(seed, 0))
     loss = loss_of(torch.cat(leaves)[torch.from_numpy(plan.members_BK)])
     loss.backward()
     if last.requires_grad:
         last.backward(leaves[-1].grad)
         for number, rows in enumerate(plan.parts[:-1]):
-            torch.manual_seed(_mix(seed, number))
+            _seed(_mix(seed, 1 + number))
             encode(rows).backward(leaves[number].grad)
     return loss.item()
 
 
+def _seed(seed: int) -> None:
+    """Seed the generators that dropout draws from (`torch.manual_seed` also walks devices that are not in use)."""
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed(seed)
+
+
 def _mix(seed: int, number: int) -> int:
-    """A seed of its own for each part of a step."""
+    """A seed of its own for each part of a step, and for its loss."""
     return int(np.random.SeedSequence([seed, number]).generate_state(1)[0])
