@@ -3,7 +3,6 @@
 Shapes: N pairs.
 """
 
-import gc
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
+from peft import PeftModel
 from torch import nn
 
 from pairs import PairSet
@@ -18,6 +18,7 @@ from peers import PAPER, Recipe, StockTrainer, careful_recipe, copy_trained, pap
 from peftide.config import TrainSettings
 from peftide.models.adapters import parse_layers
 from peftide.models.machine import Machine
+from peftide.training.resident import give_back
 from rounds import Unit, Variant
 from subjects import cut_all, encoding_cost, load_subject, weight_bytes
 from techniques import Cache, Product, Technique, make_product, open_cache, product_variant, take_gradient_norm
@@ -45,7 +46,7 @@ class Contest:
 
     machine: Machine
     pairs: PairSet
-    stock: nn.Module
+    stock: PeftModel
     stock_head: nn.Sequential
     exact: Product
     fast: Product
@@ -67,6 +68,7 @@ def open_contest(settings: TrainSettings, machine: Machine, pairs: PairSet) -> I
     for all. The models, but not what is measured with them, fit in memory together.
     """
     device = machine.device
+    give_back(device)  # what an earlier contest held
     backbone = load_subject(settings.backbone, device)
     stock = stock_lora(backbone.model, parse_layers(settings.lora_layers, backbone.num_layers))
     head = paper_head(backbone.width).to(device)
@@ -78,14 +80,12 @@ def open_contest(settings: TrainSettings, machine: Machine, pairs: PairSet) -> I
     rows = checked_pairs(pairs, np.array([protein.num_tokens for protein in pieces]))
     with tempfile.TemporaryDirectory(prefix="peftide-benchmark-") as folder:
         cache, note = open_cache(fast, folder, limit_bytes=int(settings.cache_limit_gb * 1e9))
+        note = note.replace(folder, "a temporary folder")
         try:
             yield Contest(machine, pairs, stock, head, exact, fast, cache, note, rows)
         finally:
             if cache is not None:
                 cache.store.close()
-    gc.collect()
-    if device.type == "cuda":
-        torch.cuda.empty_cache()
 
 
 @torch.no_grad()
@@ -148,7 +148,7 @@ def _stock_variant(name: str, meaning: str, recipe: Recipe, contest: Contest) ->
             total += loss.item()
         return np.array([total, take_gradient_norm(trainer.parameters)])
 
-    batches = trainer.order(pairs.members_N2, np.random.default_rng(product.seed))
+    batches = trainer.order(pairs.members_N2, np.random.default_rng(product.settings.seed))
     resident_bytes = weight_bytes(contest.stock, contest.stock_head)
     return Variant(
         name, meaning, [unit(rows) for rows in batches], run, check, resident_bytes, is_exact=recipe.autocast is None
@@ -174,8 +174,8 @@ def _check_every_technique(contest: Contest) -> np.ndarray:
     exact = contest.exact
     used = np.unique(exact.pairs.members_N2[contest.check_rows])
     pairs, pieces = exact.pairs.subset(contest.check_rows), [exact.pieces[row] for row in used]
-    token_budget = max(protein.num_tokens for protein in pieces)
-    small = replace(exact, pairs=pairs, pieces=pieces, token_budget=token_budget)
+    execution = replace(exact.execution, token_budget=max(protein.num_tokens for protein in pieces))
+    small = replace(exact, pairs=pairs, pieces=pieces, execution=execution)
     with tempfile.TemporaryDirectory(prefix="peftide-benchmark-") as folder:
         cache, _ = open_cache(small, folder, limit_bytes=10**9)
         try:

@@ -20,6 +20,7 @@ from peftide.training.demo import TASKS
 # Which table of a folder holds the pairs; its columns are protein_a, protein_b and label.
 LAYOUTS = {"yeast": "du_partition.tsv.gz", "bernett": "train.tsv.gz"}
 BERNETT_PAIRS_PER_PROTEIN = 76  # 163,192 training pairs over 4,286 proteins
+PROTEINS_PER_PAIR = 0.3
 POOL_SHRINKAGE = 0.9
 
 
@@ -44,9 +45,9 @@ class PairSet:
         sequences = tuple(self.sequences[protein] for protein in used)
         return PairSet(self.source, sequences, members.reshape(-1, 2), self.targets_N[rows])
 
-    def facts(self) -> dict[str, str | int | float]:
-        """What the pairs are, for the record."""
-        lengths = [len(sequence) for sequence in self.sequences]
+    def facts(self, *, max_residues: int) -> dict[str, str | int | float]:
+        """What the pairs are, for the record, where longer proteins are cropped."""
+        lengths = [min(len(sequence), max_residues) for sequence in self.sequences]
         return {
             "source": self.source,
             "pairs": len(self),
@@ -147,6 +148,5 @@ def choose_pairs(pairs: PairSet, arguments: argparse.Namespace, generator: np.ra
         return random_graph(pairs.sequences, pairs_per_protein=BERNETT_PAIRS_PER_PROTEIN, generator=generator)
     if arguments.no_shared_proteins:
         return without_shared_proteins(pairs, num_pairs=arguments.pairs, generator=generator)
-    return neighbourhood(
-        pairs, num_pairs=arguments.pairs, num_proteins=round(arguments.pairs * 0.3), generator=generator
-    )
+    num_proteins = arguments.proteins or round(arguments.pairs * PROTEINS_PER_PAIR)
+    return neighbourhood(pairs, num_pairs=arguments.pairs, num_proteins=num_proteins, generator=generator)

@@ -59,8 +59,11 @@ def paper_head(width: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(width, HEAD_WIDTH), nn.Tanh(), nn.Linear(HEAD_WIDTH, 1))
 
 
-def mean_vectors(model: nn.Module, tokens: Sequence[np.ndarray], *, pad_id: int, device: torch.device) -> Tensor:
+def mean_vectors(
+    model: EsmModel | PeftModel, tokens: Sequence[np.ndarray], *, pad_id: int | None, device: torch.device
+) -> Tensor:
     """Mean over the residues (B, D) of sequences in one batch, padded to the longest, with an attention mask."""
+    assert pad_id is not None
     lengths = torch.tensor([len(ids) for ids in tokens])
     ids_BL = torch.full((len(tokens), int(lengths.max())), pad_id)
     for row, ids in enumerate(tokens):
@@ -138,12 +141,6 @@ class StockTrainer:
             self.optimizer.step()
             self.optimizer.zero_grad(set_to_none=True)
             self.num_waiting = 0
-
-
-def stock_vectors(model: EsmModel, batch: Sequence[np.ndarray], *, device: torch.device) -> np.ndarray:
-    """Vectors (B, D) of proteins embedded in one padded batch, in float32."""
-    with torch.inference_mode():
-        return mean_vectors(model, batch, pad_id=model.config.pad_token_id, device=device).float().cpu().numpy()
 
 
 def copy_trained(source: nn.Module, target: nn.Module) -> None:

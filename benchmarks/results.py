@@ -10,6 +10,7 @@ from typing import Any
 
 from peftide.models.machine import Machine, describe
 
+PATHS = ("data", "sequences", "yeast", "bernett", "backbone", "json", "figure")  # options that hold them
 Row = dict[str, Any]  # one line of results, in the form in which it is written
 
 
@@ -38,8 +39,9 @@ def _text(value: float | None, column: Column) -> str:
 
 
 def document(name: str, machine: Machine, arguments: argparse.Namespace, **findings: Any) -> dict[str, Any]:
-    """What a benchmark writes: its name, hardware and versions, its arguments, what it found."""
-    return {"benchmark": name, "machine": describe(machine), "arguments": vars(arguments), **findings}
+    """What a benchmark writes: its name, hardware and versions, its arguments (only the names of files), findings."""
+    given = {key: Path(value).name if key in PATHS and value else value for key, value in vars(arguments).items()}
+    return {"benchmark": name, "machine": describe(machine), "arguments": given, **findings}
 
 
 def write_json(path: str | None, results: dict[str, Any]) -> None:

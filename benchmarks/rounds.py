@@ -1,16 +1,16 @@
 """Timing that is fair on a machine that others use too: variants in turn, medians over rounds, slices of an epoch."""
 
-import ctypes
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import cycle
-from pathlib import Path
 from statistics import median
 
 import numpy as np
 import torch
+
+from peftide.training.resident import give_back, held_bytes, peak_bytes, start_peak
 
 GOLDEN_FRACTION = (5**0.5 - 1) / 2
 
@@ -40,11 +40,11 @@ class Variant:
     name: str
     meaning: str
     units: Sequence[Unit]
-    run: Callable[[Unit], None]
+    run: Callable[[Unit], object]
     check: Callable[[], np.ndarray]
     resident_bytes: int
     is_exact: bool
-    prepare: Callable[[Unit], None] = lambda unit: None
+    prepare: Callable[[Unit], object] = lambda unit: None
 
 
 @dataclass(frozen=True)
@@ -70,13 +70,15 @@ def time_in_turn(
 
     Each round of a variant takes units spread over its epoch for its share of the seconds, one at least. The time of
     the epoch is the slice's, times the ratio of their costs. The dearest unit comes first, untimed: it warms up and
-    gives the peak memory; on a GPU the cheapest and the median one follow, for what is compiled or tuned by shape.
+    gives the peak memory; on a GPU the cheapest and the median one come before it, for what is compiled or tuned.
     """
+    started = time.perf_counter()
     growth = {variant.name: _warm_up(variant, device) for variant in variants}
+    _say("warm", started)
     orders = {v.name: cycle(spread_order([unit.cost for unit in v.units]).tolist()) for v in variants}
     rounds: dict[str, list[float]] = {variant.name: [] for variant in variants}
     num_units = dict.fromkeys(rounds, 0)
-    for _ in range(num_rounds):
+    for number in range(1, num_rounds + 1):
         for variant in variants:
             seconds, cost = 0.0, 0.0
             while seconds < seconds_per_variant / num_rounds:
@@ -85,19 +87,24 @@ def time_in_turn(
                 cost += unit.cost
                 num_units[variant.name] += 1
             rounds[variant.name].append(seconds * sum(unit.cost for unit in variant.units) / cost)
+        _say(f"round {number} of {num_rounds} done", started)
     return {
         name: Timing(median(values), tuple(values), num_units[name], growth[name]) for name, values in rounds.items()
     }
 
 
+def _say(what: str, started: float) -> None:
+    print(f"{what} after {time.perf_counter() - started:.0f} s", file=sys.stderr, flush=True)
+
+
 def _warm_up(variant: Variant, device: torch.device) -> int | None:
     by_cost = sorted(variant.units, key=lambda unit: unit.cost)
-    variant.prepare(by_cost[-1])
-    growth = peak_growth(lambda: variant.run(by_cost[-1]), device)
+    dearest = by_cost[-1]
     if device.type == "cuda":
-        for unit in (by_cost[0], by_cost[len(by_cost) // 2], by_cost[-1]):
+        for unit in (by_cost[0], by_cost[len(by_cost) // 2]):
             _timed(variant, unit, device)
-    return growth
+    variant.prepare(dearest)
+    return peak_growth(lambda: variant.run(dearest), device)
 
 
 def _timed(variant: Variant, unit: Unit, device: torch.device) -> float:
@@ -115,41 +122,18 @@ def synchronize(device: torch.device) -> None:
         torch.cuda.synchronize(device)
 
 
-def peak_growth(work: Callable[[], None], device: torch.device) -> int | None:
+def peak_growth(work: Callable[[], object], device: torch.device) -> int | None:
     """Bytes by which memory rises above its level at the start while `work` runs.
 
     CUDA: allocated memory. Linux: resident memory of the process, after freed memory has gone back to the system.
     None where the system cannot tell (its peak would be that of all variants so far).
     """
-    if device.type == "cuda":
-        synchronize(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        work()
-        synchronize(device)
-        return torch.cuda.max_memory_allocated(device) - before
-    if not _reset_resident_peak():
+    if device.type != "cuda":
+        give_back(device)
+    if not start_peak(device):
         work()
         return None
-    before = _resident_bytes("VmRSS")
+    before = held_bytes(device)
     work()
-    return max(0, _resident_bytes("VmHWM") - before)
-
-
-def _reset_resident_peak() -> bool:
-    if sys.platform != "linux":
-        return False
-    library = ctypes.CDLL(None)
-    if hasattr(library, "malloc_trim"):
-        library.malloc_trim(0)
-    try:
-        Path("/proc/self/clear_refs").write_text("5")  # resets the peak, see proc(5)
-    except OSError:
-        return False
-    return True
-
-
-def _resident_bytes(field: str) -> int:
-    lines = Path("/proc/self/status").read_text().splitlines()
-    line = next(line for line in lines if line.startswith(field))
-    return int(line.split()[1]) * 1024
+    synchronize(device)
+    return max(0, peak_bytes(device) - before)

@@ -8,7 +8,9 @@ import torch
 from transformers import EsmConfig, EsmModel
 
 from peftide.errors import UserError
+from peftide.inference.encoder import place
 from peftide.models.backbones import SHIPPED, Backbone, backbone_folder, fingerprint, load_backbone
+from peftide.models.machine import Machine
 from peftide.models.tokens import Pieces, Vocabulary, cut_pieces
 
 # Layers, width and heads of ESM-2 (Lin et al. 2023); the feed-forward layer is four times as wide.
@@ -45,7 +47,7 @@ def load_subject(name: str, device: torch.device) -> Backbone:
     kind, _, shape = name.partition(":")
     if kind != "random":
         backbone = load_backbone(name, dtype=torch.float32)
-        backbone.model.to(device)
+        place(backbone.model, Machine(device, torch.float32))
         return backbone
     if shape not in SHAPES:
         raise UserError(f"--backbone {name}: no such shape; choose one of {', '.join(SHAPES)}")
@@ -62,6 +64,7 @@ def load_subject(name: str, device: torch.device) -> Backbone:
     with device:
         model = EsmModel(config, add_pooling_layer=False)
     model.eval().requires_grad_(False)
+    model.name_or_path = name  # peft warns where it finds none
     return Backbone(name, None, model, vocabulary, fingerprint(model))
 
 

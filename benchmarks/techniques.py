@@ -6,7 +6,7 @@ Shapes: N pairs, P proteins.
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import cycle
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import nn
 from pairs import PairSet
 from peftide.config import TrainSettings
 from peftide.inference.device_states import DeviceStates
-from peftide.inference.encoder import Encoder
+from peftide.inference.encoder import Encoder, place
 from peftide.inference.score import TOKENS_AT_ONCE
 from peftide.inference.store import StateStore
 from peftide.models.backbones import Backbone
@@ -27,9 +27,11 @@ from peftide.models.tokens import Pieces
 from peftide.records import Dataset, Proteins
 from peftide.training.batches import plain_batches, token_chunks
 from peftide.training.build import build_model, hold_on_device, open_store
-from peftide.training.loop import Schedule, Trainer
-from peftide.training.memory import choose_token_budget
+from peftide.training.loop import Trainer
+from peftide.training.memory import Execution, choose_execution, footprint, memory_limit
 from peftide.training.progress import TrainingProgress
+from peftide.training.resident import held_bytes
+from peftide.training.subject import schedule_of
 from rounds import Unit, Variant, spread_order, synchronize
 from subjects import encoding_cost, weight_bytes
 
@@ -57,7 +59,7 @@ class Cache:
 
     store: StateStore
     on_device: DeviceStates | None
-    held_bytes: int
+    on_device_bytes: int
     ready: set[bytes] = field(default_factory=set)
 
     @contextmanager
@@ -79,7 +81,8 @@ class Cache:
             chunk = [absent[row] for row in rows]
             with self.used_by(encoder), torch.no_grad():
                 encoder.hidden(chunk)
-            self.store.gather([key for p in chunk for key in p.keys], [len(t) for p in chunk for t in p.tokens])
+            if self.on_device is None:
+                self.store.gather([key for p in chunk for key in p.keys], [len(t) for p in chunk for t in p.tokens])
             self.ready.update(key for protein in chunk for key in protein.keys)
 
     def seconds_to_fill(self, encoder: Encoder, pieces: Sequence[Pieces], *, seconds: float) -> float:
@@ -113,35 +116,49 @@ def _seconds_of_forward(encoder: Encoder, proteins: Sequence[Pieces], cache: Cac
 
 @dataclass(frozen=True)
 class Product:
-    """peftide's model of the pairs in one arithmetic, as `peftide train` builds it with the paper's head."""
+    """peftide's model of the pairs in one arithmetic, as `peftide train` builds and runs it with these settings."""
 
+    settings: TrainSettings
     pairs: PairSet
     pieces: list[Pieces]
     model: PropertyModel
     machine: Machine
-    encoders: dict[bool, Encoder]  # by whether the layers are compiled
-    token_budget: int
-    seed: int
+    execution: Execution
+    encoders: dict[bool, Encoder]  # by whether the layers are compiled, those asked for so far
+
+    def encoder(self, *, is_compiled: bool = False) -> Encoder:
+        """The encoder, one for all variants."""
+        if is_compiled not in self.encoders:
+            self.encoders[is_compiled] = Encoder(
+                self.model.backbone,
+                self.model.model,
+                self.machine,
+                checkpoint_layers=self.execution.checkpoint_layers,
+                compile_layers=is_compiled,
+            )
+        return self.encoders[is_compiled]
 
 
 def make_product(
     backbone: Backbone, machine: Machine, pairs: PairSet, pieces: list[Pieces], settings: TrainSettings
 ) -> Product:
-    """Wrap the backbone in adapters; the tokens at once are those of the settings, else of peftide's choice."""
+    """Wrap the backbone in adapters, put it on the device, and choose how to run it within the memory that is left."""
     model = build_model(settings, _dataset(pairs), backbone)
-    encoders = {
-        compiled: Encoder(backbone, model.model, machine, pooling="mean", compile_layers=compiled)
-        for compiled in (False, True)
-    }
+    place(model.model, machine)
     model.head.to(machine.device)
-    config = backbone.model.config
-    token_budget = settings.token_budget or choose_token_budget(
+    held, need = held_bytes(machine.device), footprint(model, machine)
+    execution = choose_execution(
+        need,
         machine,
-        width=config.hidden_size,
-        inner_width=config.intermediate_size,
-        num_layers=backbone.num_layers - encoders[False].num_frozen_layers,
+        [protein.num_tokens for protein in pieces],
+        held_bytes=held - need.weights,
+        limit_bytes=memory_limit(None, machine.device, held_bytes=held),
+        checkpoint_layers=settings.checkpoint_layers,
+        token_budget=settings.token_budget,
+        must_fit=False,
     )
-    return Product(pairs, pieces, model, machine, encoders, token_budget, settings.seed)
+    assert execution is not None, "without a limit there is always a way"
+    return Product(settings, pairs, pieces, model, machine, execution, {})
 
 
 def _dataset(pairs: PairSet) -> Dataset:
@@ -159,28 +176,34 @@ def _dataset(pairs: PairSet) -> Dataset:
 
 def open_cache(product: Product, folder: str, *, limit_bytes: int) -> tuple[Cache | None, str]:
     """The cache of the frozen layers, as `peftide train` opens it; None, with the reason, where there is none."""
-    encoder = product.encoders[False]
+    encoder = product.encoder()
     store, note = open_store(encoder, product.pieces, kind="states", cache_dir=folder, limit_bytes=limit_bytes)
     if store is None:
         return None, note
-    before = torch.cuda.memory_allocated() if torch.cuda.is_available() else 0
-    on_device = hold_on_device(encoder, product.pieces)
-    held_bytes = torch.cuda.memory_allocated() - before if on_device is not None else 0
-    return Cache(store, on_device, held_bytes), note
+    before = held_bytes(product.machine.device)
+    on_device = hold_on_device(encoder, product.pieces) if product.execution.holds_states else None
+    on_device_bytes = 0 if on_device is None else held_bytes(product.machine.device) - before
+    return Cache(store, on_device, on_device_bytes), note
 
 
-def technique_table(batch_sizes: Sequence[int], *, has_bf16: bool, has_cache: bool, compiles: bool) -> list[Technique]:
-    """The techniques switched on one after another, in steps of these numbers of pairs."""
+def technique_table(
+    batch_sizes: Sequence[int], *, pairs_alone: int, has_bf16: bool, has_cache: bool, compiles: bool
+) -> list[Technique]:
+    """The techniques switched on one after another, in steps of these numbers of pairs.
+
+    pairs_alone: of a step before proteins are shared in it, when its size matters little for the time of a pair.
+    """
     size = batch_sizes[0]
-    table = [Technique("packed-fp32", "packed sequences, float32", size, is_exact=True)]
+    what = f"packed sequences, float32, {pairs_alone} pairs a step"
+    table = [Technique("packed-fp32", what, pairs_alone, is_exact=True)]
     on = {"is_exact": not has_bf16}
     if has_bf16:
-        table.append(Technique("packed-bf16", "+ bfloat16", size, **on))
+        table.append(Technique("packed-bf16", "+ bfloat16", pairs_alone, **on))
     if has_cache:
         on["is_cached"] = True
-        table.append(Technique("cached", "+ frozen layers from the cache", size, **on))
+        table.append(Technique("cached", "+ frozen layers from the cache", pairs_alone, **on))
     on["is_once"] = True
-    table.append(Technique(f"once-{size}", "+ each protein once per step, random steps", size, **on))
+    table.append(Technique(f"once-{size}", f"+ each protein once per step, {size} random pairs", size, **on))
     on["is_around"] = True
     what = "+ steps built around proteins, {} pairs each"
     table += [Technique(f"blocks-{n}", what.format(n), n, **on) for n in batch_sizes]
@@ -188,9 +211,10 @@ def technique_table(batch_sizes: Sequence[int], *, has_bf16: bool, has_cache: bo
         on["is_compiled"] = True
         what = "+ compiled layers, {} pairs a step"
         table += [Technique(f"compiled-{n}", what.format(n), n, **on) for n in batch_sizes]
-        if has_cache:
-            on["is_cached"] = False
-            table.append(Technique(f"compiled-{size}-no-cache", "the same without the cache", size, **on))
+    if has_cache:
+        on["is_cached"] = False
+        name = f"{'compiled' if compiles else 'blocks'}-{size}-no-cache"
+        table.append(Technique(name, f"without the cache, {size} pairs a step", size, **on))
     return table
 
 
@@ -202,11 +226,13 @@ def product_variant(technique: Technique, product: Product, cache: Cache | None,
         pieces = [pieces[row] for row in flat]
         sequences = tuple(pairs.sequences[row] for row in flat)
         pairs = PairSet(pairs.source, sequences, np.arange(len(flat)).reshape(-1, 2), pairs.targets_N)
-    encoder = product.encoders[technique.is_compiled]
+    encoder = product.encoder(is_compiled=technique.is_compiled)
     used = cache if technique.is_cached else None
+    dataset = _dataset(pairs)
+    schedule = schedule_of(replace(product.settings, batch_examples=technique.batch_examples), dataset)
     trainer = Trainer(
-        product.model, encoder, _dataset(pairs), pieces, _schedule(technique, product.seed),
-        token_budget=product.token_budget, vectors_PD=None,
+        product.model, encoder, dataset, pieces, schedule,
+        token_budget=product.execution.token_budget, vectors_PD=None,
     )  # fmt: skip
     show = TrainingProgress(
         Console(stderr=True), num_steps=trainer.num_steps, metric="aupr", device=product.machine.device
@@ -215,7 +241,7 @@ def product_variant(technique: Technique, product: Product, cache: Cache | None,
 
     def prepare(unit: Unit) -> None:
         if used is not None:
-            used.fill(product.encoders[False], [pieces[row] for row in np.unique(pairs.members_N2[unit.rows])])
+            used.fill(product.encoder(), [pieces[row] for row in np.unique(pairs.members_N2[unit.rows])])
 
     def run(unit: Unit) -> None:
         if used is None:
@@ -239,7 +265,7 @@ def product_variant(technique: Technique, product: Product, cache: Cache | None,
         units=[_unit(rows, trainer, encoder.backbone) for rows in _steps_of_epoch(technique, trainer)],
         run=run,
         check=check,
-        resident_bytes=weight_bytes(product.model.model, product.model.head) + (used.held_bytes if used else 0),
+        resident_bytes=weight_bytes(product.model.model, product.model.head) + (used.on_device_bytes if used else 0),
         is_exact=technique.is_exact,
         prepare=prepare,
     )
@@ -255,21 +281,6 @@ def _steps_of_epoch(technique: Technique, trainer: Trainer) -> list[np.ndarray]:
 def _unit(rows: np.ndarray, trainer: Trainer, backbone: Backbone) -> Unit:
     lengths = trainer.tokens_P[np.unique(trainer.train.members_NK[rows])]
     return Unit(rows, encoding_cost(backbone, lengths), int(lengths.sum()))
-
-
-def _schedule(technique: Technique, seed: int) -> Schedule:
-    """The paper's optimisation."""
-    return Schedule(
-        epochs=10,
-        batch_examples=technique.batch_examples,
-        learning_rate=1e-3,
-        weight_decay=0.01,
-        warmup_fraction=0.05,
-        clip_norm=0.2,
-        patience=10,
-        metric="aupr",
-        seed=seed,
-    )
 
 
 def take_gradient_norm(parameters: Sequence[nn.Parameter]) -> float:

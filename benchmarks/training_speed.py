@@ -21,6 +21,7 @@ from subjects import add_common_options
 from techniques import Technique, product_variant, technique_table
 
 DEFAULT_STEP = TrainSettings(data="", out="").batch_examples
+CPU_PAIRS_ALONE = 8  # of a step where no protein is shared: enough for a CPU, and seconds instead of minutes
 EPOCHS_TO_SPREAD = 10  # over which the filling of the cache is spread
 COLUMNS = (
     Column("pairs_per_second", "pairs/s", ",.2f"),
@@ -38,7 +39,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     add_common_options(parser, seconds_per_variant=12)
     add_data_options(parser)
     parser.add_argument("--layers", default="last-quarter", help="adapted layers, as in `peftide train` (%(default)s)")
-    parser.add_argument("--pairs", type=int, default=2000, help="pairs of an epoch, over 0.3 as many proteins")
+    parser.add_argument("--pairs", type=int, default=2000, help="pairs of an epoch (%(default)s)")
+    parser.add_argument("--proteins", type=int, help="proteins they are among; 0.3 a pair when absent")
     choice = parser.add_mutually_exclusive_group()
     choice.add_argument("--no-shared-proteins", action="store_true", help="no two pairs share a protein")
     choice.add_argument(
@@ -60,7 +62,7 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     arguments = parse(words)
     machine = choose_machine(arguments.device, "auto", arguments.threads)
     pairs = choose_pairs(read_pairs(arguments), arguments, np.random.default_rng(arguments.seed))
-    print(", ".join(f"{name} {value}" for name, value in pairs.facts().items()))
+    print(", ".join(f"{name} {value}" for name, value in pairs.facts(max_residues=arguments.max_residues).items()))
     settings = TrainSettings(
         data="", out="", head="paper", backbone=arguments.backbone, lora_layers=arguments.layers, seed=arguments.seed,
         max_residues=arguments.max_residues, token_budget=arguments.token_budget,
@@ -78,11 +80,14 @@ def main(words: Sequence[str]) -> dict[str, Any]:
 
 
 def _measure(contest: Contest, arguments: argparse.Namespace) -> dict[str, Any]:
+    is_gpu = contest.machine.device.type == "cuda"
+    sizes = [int(size) for size in arguments.batch_examples.split(",")]
     table = technique_table(
-        [int(size) for size in arguments.batch_examples.split(",")],
+        sizes,
+        pairs_alone=sizes[0] if is_gpu else min(sizes[0], CPU_PAIRS_ALONE),
         has_bf16=contest.has_bf16,
         has_cache=contest.cache is not None,
-        compiles=contest.machine.device.type == "cuda" and not arguments.no_compile,
+        compiles=is_gpu and not arguments.no_compile,
     )
     stock = stock_variants(contest)
     table, stock = _chosen(table, stock, arguments.variants)
@@ -91,7 +96,7 @@ def _measure(contest: Contest, arguments: argparse.Namespace) -> dict[str, Any]:
     filling_seconds = None
     if contest.cache is not None:
         filling_seconds = contest.cache.seconds_to_fill(
-            contest.fast.encoders[False], contest.fast.pieces, seconds=arguments.seconds_per_variant
+            contest.fast.encoder(), contest.fast.pieces, seconds=arguments.seconds_per_variant
         )
     timings = time_in_turn(
         variants,
@@ -102,7 +107,7 @@ def _measure(contest: Contest, arguments: argparse.Namespace) -> dict[str, Any]:
     rows = _rows(contest, variants, timings, checks)
     return document(
         "training_speed", contest.machine, arguments,
-        data=contest.pairs.facts(),
+        data=contest.pairs.facts(max_residues=arguments.max_residues),
         **_ratios(table, timings, filling_seconds),
         cache_filling_seconds=filling_seconds,
         cache=contest.cache_note,
@@ -153,7 +158,7 @@ def _rows(
             "units_timed": timing.num_units,
             "units_of_epoch": len(variant.units),
         }
-        rows.append(row | checks[variant.name])
+        rows.append({**row, **checks[variant.name]})
     return rows
 
 

@@ -29,13 +29,17 @@ def random_sequence(length: int, seed: int = 0) -> str:
 @pytest.fixture(scope="session")
 def esm_folder(tmp_path_factory) -> Path:
     """A random ESM-2 of 4 layers and width 48, saved as the hub has it (with a language-model head)."""
+    return write_esm(tmp_path_factory.mktemp("esm"))
+
+
+def write_esm(folder: Path) -> Path:
+    """Write the checkpoint of `esm_folder` into an empty folder; the folder."""
     import torch
     from safetensors.torch import save_file
     from transformers import EsmConfig, EsmForMaskedLM
 
     from peftide.models.backbones import backbone_folder
 
-    folder = tmp_path_factory.mktemp("esm")
     torch.manual_seed(11)
     config = EsmConfig(
         vocab_size=33, hidden_size=48, num_hidden_layers=4, num_attention_heads=4, intermediate_size=96,

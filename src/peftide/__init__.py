@@ -7,8 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from peftide.api import demo, embed, evaluate, predict, train
-    from peftide.config import EmbedSettings, EvaluateSettings, PredictSettings, TrainSettings
+    from peftide.api import demo, embed, evaluate, plan, predict, train
+    from peftide.config import EmbedSettings, EvaluateSettings, PlanSettings, PredictSettings, TrainSettings
     from peftide.errors import UserError
 
     __version__: str
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 __all__ = [
     "EmbedSettings",
     "EvaluateSettings",
+    "PlanSettings",
     "PredictSettings",
     "TrainSettings",
     "UserError",
@@ -23,6 +24,7 @@ __all__ = [
     "demo",
     "embed",
     "evaluate",
+    "plan",
     "predict",
     "train",
 ]
@@ -30,12 +32,14 @@ __all__ = [
 _HOMES = {
     "EmbedSettings": "peftide.config",
     "EvaluateSettings": "peftide.config",
+    "PlanSettings": "peftide.config",
     "PredictSettings": "peftide.config",
     "TrainSettings": "peftide.config",
     "UserError": "peftide.errors",
     "demo": "peftide.api",
     "embed": "peftide.api",
     "evaluate": "peftide.api",
+    "plan": "peftide.api",
     "predict": "peftide.api",
     "train": "peftide.api",
 }

@@ -10,7 +10,15 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from peftide.config import DataSettings, DemoSettings, EmbedSettings, EvaluateSettings, PredictSettings, TrainSettings
+from peftide.config import (
+    DataSettings,
+    DemoSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    PlanSettings,
+    PredictSettings,
+    TrainSettings,
+)
 from peftide.data.datasets import read_dataset
 from peftide.data.proteins import read_proteins
 from peftide.data.writers import write_table
@@ -22,11 +30,13 @@ from peftide.inference.predict import prediction_columns
 from peftide.inference.score import inference_budget, load_for_inference, score_dataset
 from peftide.inference.write_embeddings import check_embedding_path, write_embeddings
 from peftide.models.backbones import load_backbone
+from peftide.models.bundle import was_trained_on
 from peftide.models.machine import choose_machine
 from peftide.models.property_model import PropertyModel
-from peftide.models.tokens import cut_pieces
+from peftide.models.tokens import cut_proteins
 from peftide.records import Dataset
 from peftide.training.demo import run_demo
+from peftide.training.plan import Plan, run_plan
 from peftide.training.run import Run, run_training
 
 
@@ -47,6 +57,11 @@ def train(settings: TrainSettings) -> Run:
     return run_training(settings, _console())
 
 
+def plan(settings: PlanSettings) -> Plan:
+    """Predict memory, time and cache of training, for each backbone and method, from a short probe on this machine."""
+    return run_plan(settings, _console())
+
+
 def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Score labelled examples with a bundle; print the metrics and, with `out`, write them and the predictions."""
     console = _console()
@@ -54,7 +69,13 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     dataset = _read_for(model, settings, console, labelled=True)
     if settings.split != "all" and dataset.split_N is not None:
         dataset = dataset.part(settings.split)
-    scores = _score(model, encoder, dataset, token_budget, console)
+    elif was_trained_on(Path(settings.bundle), Path(settings.data)):
+        console.print(
+            f"warning: {settings.data} is the table that this bundle was trained on, and every row of it is scored; "
+            f"{Path(settings.bundle) / 'split.tsv'} says which rows are the test part",
+            style="yellow",
+        )
+    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, console=console)
     assert dataset.targets is not None
     metrics = measure(dataset.kind, dataset.targets, scores, classes=dataset.classes)
     classes = {}
@@ -76,7 +97,7 @@ def predict(settings: PredictSettings) -> dict[str, list]:
     console = _console()
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
     dataset = _read_for(model, settings, console, labelled=False)
-    scores = _score(model, encoder, dataset, token_budget, console)
+    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, console=console)
     columns = prediction_columns(dataset, scores, model.target)
     write_table(settings.out, columns)
     console.print(f"{len(dataset):,} predictions written to {settings.out}", highlight=False)
@@ -100,12 +121,9 @@ def embed(settings: EmbedSettings) -> Path:
         backbone = load_backbone(settings.backbone, dtype=machine.dtype)
         encoder = Encoder(backbone, backbone.model, machine, pooling=settings.pooling, compile_layers=settings.compile)
         token_budget = inference_budget(settings, machine)
-        pieces = [
-            cut_pieces(
-                sequence, backbone.vocabulary, max_residues=settings.max_residues, long_proteins=settings.long_proteins
-            )
-            for sequence in proteins.sequences
-        ]
+        pieces = cut_proteins(
+            proteins, backbone.vocabulary, max_residues=settings.max_residues, long_proteins=settings.long_proteins
+        )
     attributes = {"backbone": encoder.backbone.name, "bundle": settings.bundle or "", "pooling": encoder.pooling}
     with encoding_progress(console, sum(protein.num_residues for protein in pieces)) as advance:
 
@@ -149,12 +167,6 @@ def _read_for(
     for note in dataset.notes:
         console.print(f"note: {note}", highlight=False)
     return dataset
-
-
-def _score(model: PropertyModel, encoder: Encoder, dataset: Dataset, token_budget: int, console: Console) -> np.ndarray:
-    num_residues = sum(min(len(sequence), model.max_residues) for sequence in dataset.proteins.sequences)
-    with encoding_progress(console, num_residues) as advance:
-        return score_dataset(model, encoder, dataset, token_budget=token_budget, advance=advance)
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

@@ -9,6 +9,7 @@ from peftide.config import (
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
+    PlanSettings,
     PredictSettings,
     Setting,
     Settings,
@@ -24,6 +25,7 @@ from peftide.errors import UserError, raise_problems
 COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "demo": (DemoSettings, "train, evaluate and predict on the shipped data, beside a baseline, in minutes"),
     "train": (TrainSettings, "adapt a protein language model to a table of examples"),
+    "plan": (PlanSettings, "memory, time and cache of a training run, from a short probe on this machine"),
     "evaluate": (EvaluateSettings, "measure a trained bundle on a labelled table"),
     "predict": (PredictSettings, "probabilities from a trained bundle for new pairs or proteins"),
     "embed": (EmbedSettings, "vectors of proteins or residues, from a backbone or a trained bundle"),
@@ -64,6 +66,8 @@ def run(settings: Settings) -> None:
             api.demo(settings)
         case TrainSettings():
             api.train(settings)
+        case PlanSettings():
+            api.plan(settings)
         case EvaluateSettings():
             api.evaluate(settings)
         case PredictSettings():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from conftest import random_sequence
 from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import EsmModel
 
+from conftest import random_sequence
 from peftide.inference.encoder import Encoder
 from peftide.models.adapters import add_lora, first_trained_layer, num_trained, parse_layers
 from peftide.models.backbones import load_backbone
@@ -44,7 +44,9 @@ def stock(folder, layers):
     """Stock model and stock LoRA, and its mean-pooled vectors from a padded batch."""
     model = EsmModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
     torch.manual_seed(5)
-    config = LoraConfig(r=4, lora_alpha=16, lora_dropout=0.0, target_modules=["key", "value"], layers_to_transform=layers)
+    config = LoraConfig(
+        r=4, lora_alpha=16, lora_dropout=0.0, target_modules=["key", "value"], layers_to_transform=layers
+    )
     return get_peft_model(model, config)
 
 

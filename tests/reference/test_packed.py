@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from conftest import random_sequence
 from transformers import EsmModel, EsmTokenizer
 
+from conftest import random_sequence
 from peftide.models.backbones import backbone_folder, load_backbone
 from peftide.models.packed import hidden_states, pack, pool
 from peftide.models.tokens import cut_pieces

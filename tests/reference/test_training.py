@@ -109,7 +109,7 @@ class Reference:
         if method == "lora":
             config = LoraConfig(
                 r=8, lora_alpha=32, lora_dropout=0.0,
-                target_modules=["query", "key", "value", "attention.output.dense", "intermediate.dense", "output.dense"],
+                target_modules=["query", "key", "value", "dense"],
                 layers_to_transform=[layer - 1 for layer in LORA_LAYERS],
             )  # fmt: skip
             stock = get_peft_model(stock, config)
@@ -211,13 +211,13 @@ def test_the_steps_of_the_comparison_learn_and_use_every_technique(plain):
     assert np.mean(plain.losses[:5]) - np.mean(plain.losses[-5:]) > 0.02
 
 
-def test_losses_in_bfloat16_stay_within_three_hundredths_of_the_reference(plain, esm_folder, tmp_path):
+def test_losses_in_bfloat16_stay_within_two_hundredths_of_the_reference(plain, esm_folder, tmp_path):
     """bfloat16 keeps 8 bits, so that a hidden state is off by 0.4 %; the losses are about 0.7."""
     ours = Ours(esm_folder, plain.reference.method, tmp_path, dtype=torch.bfloat16)
     restore(ours.model, plain.initial)
     losses = ours.losses()
     assert losses != plain.losses
-    assert losses == pytest.approx(plain.losses, abs=0.03)
+    assert losses == pytest.approx(plain.losses, abs=0.02)
 
 
 def history(folder, kind, method, tmp_path, **changes):

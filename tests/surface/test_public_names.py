@@ -10,8 +10,8 @@ import peftide
 from peftide.config import TrainSettings
 from peftide.errors import UserError
 
-NAMES = """EmbedSettings EvaluateSettings PredictSettings TrainSettings UserError __version__ demo embed evaluate
-    predict train"""
+NAMES = """EmbedSettings EvaluateSettings PlanSettings PredictSettings TrainSettings UserError __version__ demo embed
+    evaluate plan predict train"""
 
 
 def test_the_public_names_are_these() -> None:

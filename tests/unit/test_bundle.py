@@ -82,8 +82,8 @@ def predictions_again(settings):
     for split in ("val", "test"):
         part = dataset.part(split)
         columns = prediction_columns(part, score_examples(model, vectors_PD, part.members_NK), model.target)
-        for values in zip(*columns.values(), strict=True):
-            rows.append({"split": split, **dict(zip(columns, map(str, values), strict=True))})
+        columns = {"split": [split] * len(part), **columns}
+        rows += [dict(zip(columns, map(str, row), strict=True)) for row in zip(*columns.values(), strict=True)]
     return rows
 
 
@@ -207,17 +207,17 @@ def of_another_shape(path):
     save_file({name: tensor.repeat_interleave(2, dim=0) for name, tensor in tensors.items()}, path)
 
 
+NO_RUNS = (no_json, no_text, a_list, of_another_format, without_the_model, with_a_model_of_another_form)
+NO_TENSORS = (Path.unlink, cut_short, no_json, of_another_shape)
+NO_TEXTS = (Path.unlink, cut_short, no_text)
 DAMAGES = [
-    *itertools.product(
-        METHODS, ["run.json"], [no_json, no_text, of_another_format, a_list, without_the_model, with_a_model_of_another_form]
-    ),
-    *itertools.product(METHODS, ["run.json"], [Path.unlink]),
-    *itertools.product(METHODS, ["head.safetensors"], [Path.unlink, cut_short, no_json, of_another_shape]),
-    *itertools.product(["lora"], ["adapter/adapter_model.safetensors"], [Path.unlink, cut_short, no_json, of_another_shape]),
-    *itertools.product(["lora"], ["adapter/adapter_config.json"], [Path.unlink, cut_short, no_text]),
-    *itertools.product(["full"], ["backbone/model.safetensors"], [Path.unlink, cut_short, no_json, of_another_shape]),
-    *itertools.product(["full"], ["backbone/config.json", "backbone/vocab.txt"], [Path.unlink, cut_short, no_text]),
-]  # fmt: skip
+    *itertools.product(METHODS, ["run.json"], NO_RUNS),
+    *itertools.product(METHODS, ["head.safetensors"], NO_TENSORS),
+    *itertools.product(["lora"], ["adapter/adapter_model.safetensors"], NO_TENSORS),
+    *itertools.product(["lora"], ["adapter/adapter_config.json"], NO_TEXTS),
+    *itertools.product(["full"], ["backbone/model.safetensors"], NO_TENSORS),
+    *itertools.product(["full"], ["backbone/config.json", "backbone/vocab.txt"], NO_TEXTS),
+]
 
 
 @pytest.mark.parametrize(
@@ -238,16 +238,16 @@ def test_a_bundle_without_its_folder_of_weights_is_refused_and_the_hub_is_not_as
     folder = bundle(method)
     monkeypatch.chdir(folder.parent)
     shutil.rmtree(folder / name)
-    with pytest.raises(UserError, match=f"copy/{name}") as caught:
+    with pytest.raises(UserError, match=rf"copy: .* it has no {name}/") as caught:
         load_bundle(Path("copy"), dtype=torch.float32)
-    assert "hub" not in str(caught.value).lower()
+    assert "hub" not in str(caught.value)
 
 
 def test_an_adapter_without_its_settings_is_refused_and_the_hub_is_not_asked(bundle, monkeypatch):
     folder = bundle("lora")
     monkeypatch.chdir(folder.parent)
     (folder / "adapter" / "adapter_config.json").unlink()
-    with pytest.raises(UserError, match=r"copy/adapter.*adapter_config\.json"):
+    with pytest.raises(UserError, match=r"copy: .* it has no adapter/adapter_config\.json"):
         load_bundle(Path("copy"), dtype=torch.float32)
 
 
@@ -270,7 +270,7 @@ def test_a_backbone_with_other_weights_is_refused(trained, bundle, esm_folder, t
     document = read_run(folder)
     document["model"]["backbone"] = str(other)
     (folder / "run.json").write_text(json.dumps(document))
-    with pytest.raises(UserError, match="trained on other weights than those of backbone .*other"):
+    with pytest.raises(UserError, match=r"trained on other weights than those of backbone .*other"):
         load_bundle(folder, dtype=torch.float32)
 
 

@@ -12,6 +12,7 @@ from peftide.config import (
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
+    PlanSettings,
     PredictSettings,
     Setting,
     TrainSettings,
@@ -22,7 +23,7 @@ from peftide.config import (
 )
 from peftide.errors import UserError
 
-KINDS = (DemoSettings, TrainSettings, EvaluateSettings, PredictSettings, EmbedSettings)
+KINDS = (DemoSettings, TrainSettings, PlanSettings, EvaluateSettings, PredictSettings, EmbedSettings)
 FLAGS = {"data": "pairs.tsv", "out": "runs/a"}
 MINIMAL = TrainSettings(data="pairs.tsv", out="runs/a")
 
@@ -85,6 +86,9 @@ def test_every_problem_of_file_and_flags_is_listed_at_once_with_its_place(tmp_pa
         ("backbone", ""),
         ("device", "cuda:first"),
         ("device", "gpu"),
+        ("memory", "6"),
+        ("memory", "0GB"),
+        ("memory", "lots"),
     ],
 )
 def test_a_value_out_of_range_is_refused_by_name(name: str, text: str) -> None:
@@ -197,6 +201,8 @@ def test_contradictory_settings_are_refused_wherever_they_come_from(tmp_path: Pa
         (PredictSettings(bundle="c", data="a", out="b", cache_limit_gb=0.0, cache_dir="d"), "cache_dir"),
         (dataclasses.replace(MINIMAL, lora_rank=4, checkpoint_layers=True, head_width=64, cache_dir="cache"), ""),
         (dataclasses.replace(MINIMAL, method="head"), ""),
+        (PlanSettings(data="a", methods=("head", "full"), lora_rank=4, checkpoint_layers=True), "lora_rank"),
+        (PlanSettings(data="a", methods=("lora", "full"), lora_rank=4, cache_dir="cache"), ""),
         (dataclasses.replace(MINIMAL, method="full", head="linear", task="protein"), ""),
     ],
 )
@@ -240,6 +246,7 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
     special = {
         "device": st.sampled_from(["auto", "cpu", "cuda:3", "mps"]),
         "target": st.sampled_from(["auto", "multilabel"]),
+        "memory": st.sampled_from([None, "6GB", "500 MiB"]),
         "val_fraction": st.floats(0.01, 0.49),
         "test_fraction": st.floats(0.01, 0.49),
     }

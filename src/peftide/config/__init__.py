@@ -2,6 +2,7 @@
 
 from peftide.config.checks import check_settings
 from peftide.config.commands import (
+    CostSettings,
     DataSettings,
     DemoSettings,
     EmbedSettings,
@@ -10,6 +11,7 @@ from peftide.config.commands import (
     MachineSettings,
     Matrix,
     Method,
+    PlanSettings,
     PredictSettings,
     Settings,
     TableSettings,
@@ -17,8 +19,10 @@ from peftide.config.commands import (
 )
 from peftide.config.files import load_settings, nearest, to_toml
 from peftide.config.setting import Setting, settings_of
+from peftide.config.sizes import gibibytes, parse_size
 
 __all__ = [
+    "CostSettings",
     "DataSettings",
     "DemoSettings",
     "EmbedSettings",
@@ -27,14 +31,17 @@ __all__ = [
     "MachineSettings",
     "Matrix",
     "Method",
+    "PlanSettings",
     "PredictSettings",
     "Setting",
     "Settings",
     "TableSettings",
     "TrainSettings",
     "check_settings",
+    "gibibytes",
     "load_settings",
     "nearest",
+    "parse_size",
     "settings_of",
     "to_toml",
 ]

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
-from peftide.config.commands import EmbedSettings, MachineSettings, Settings, TrainSettings
+from peftide.config.commands import CostSettings, EmbedSettings, MachineSettings, PlanSettings, Settings, TrainSettings
 from peftide.config.setting import settings_of
+from peftide.config.sizes import parse_size
 from peftide.errors import raise_problems
 
 CANNOT_USE = "these settings cannot be used"
@@ -33,11 +34,13 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
     """Settings, each of a right type and in its range, that cannot be used, or not beside the others."""
     if isinstance(settings, MachineSettings) and not DEVICE.fullmatch(settings.device):
         yield "device", f"must be auto, cpu, mps, cuda or cuda:N, not {settings.device!r}"
-    if isinstance(settings, TrainSettings):
+    if isinstance(settings, CostSettings):
         if settings.task == "symmetry" and settings.target not in ("auto", "multilabel"):
             yield "target", f"must be auto or multilabel where task is symmetry, not {settings.target!r}"
         if settings.val_fraction + settings.test_fraction >= 1:
             yield "test_fraction", "leaves nothing to train on: val_fraction + test_fraction must be below 1"
+        if settings.memory is not None and parse_size(settings.memory) is None:
+            yield "memory", f"must be a size such as 6GB, 6GiB or 500MB, not {settings.memory!r}"
 
 
 def _without_effect(settings: Settings) -> Iterator[Finding]:
@@ -45,8 +48,14 @@ def _without_effect(settings: Settings) -> Iterator[Finding]:
         yield "cache_dir", "cache_limit_gb is 0, so there is no cache"
     if isinstance(settings, EmbedSettings):
         yield from _embed_without_effect(settings)
-    if isinstance(settings, TrainSettings):
-        yield from _train_without_effect(settings)
+    if isinstance(settings, CostSettings):
+        yield from _training_without_effect(settings, _methods(settings))
+
+
+def _methods(settings: CostSettings) -> tuple[str, ...]:
+    if isinstance(settings, PlanSettings):
+        return settings.methods
+    return (settings.method,) if isinstance(settings, TrainSettings) else ()
 
 
 def _embed_without_effect(settings: EmbedSettings) -> Iterator[Finding]:
@@ -57,18 +66,19 @@ def _embed_without_effect(settings: EmbedSettings) -> Iterator[Finding]:
         yield "pooling", "per_residue gives every residue its own vector"
 
 
-def _train_without_effect(settings: TrainSettings) -> Iterator[Finding]:
+def _training_without_effect(settings: CostSettings, methods: tuple[str, ...]) -> Iterator[Finding]:
     if settings.task != "pair":
         for name in ("column_a", "column_b", "allow_self_pairs"):
             yield name, f"task is {settings.task}, not pair"
-    if settings.method != "lora":
+    method = f"method is {' or '.join(methods)}"
+    if "lora" not in methods:
         for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_matrices", "lora_layers"):
-            yield name, f"method is {settings.method}, not lora"
-    if settings.method == "head":
-        yield "checkpoint_layers", "method is head, so nothing goes backward through the backbone"
-    if settings.method == "full":
+            yield name, f"{method}, not lora"
+    if methods == ("head",):
+        yield "checkpoint_layers", f"{method}, so nothing goes backward through the backbone"
+    if methods == ("full",):
         for name in ("cache_dir", "cache_limit_gb"):
-            yield name, "method is full, so no hidden state stays the same"
+            yield name, f"{method}, so no hidden state stays the same"
     if settings.head != "mlp":
         for name in ("head_width", "head_dropout"):
             yield name, f"head is {settings.head}, not mlp"

@@ -80,20 +80,9 @@ class MachineSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(MachineSettings, DataSettings):
-    """Everything that `peftide train` can be told."""
+class CostSettings(MachineSettings, DataSettings):
+    """What decides how long training takes and in how much memory, whatever the backbone and the method."""
 
-    out: str = setting("folder of the bundle to write", group="run")
-    backbone: str = setting(
-        "swissprot-10m (shipped), esm2-8m ... esm2-15b, a hub name or a local folder",
-        default="swissprot-10m",
-        group="model",
-    )
-    method: Method = setting(
-        "head (frozen backbone, cached embeddings), lora (adapters), full (every weight)",
-        default="lora",
-        group="model",
-    )
     head: Literal["mlp", "paper", "linear"] = setting(
         "mlp (pairs: mean, absolute difference and product), paper (mean, 128 tanh), linear",
         default="mlp",
@@ -128,6 +117,43 @@ class TrainSettings(MachineSettings, DataSettings):
     batch_examples: int = setting(
         "examples per optimiser step (the paper's 4 x 16)", default=64, group="training", within=COUNT
     )
+    seed: int = setting("seed of split, initial weights, order and dropout", default=0, group="training", within=SEED)
+    val_fraction: float = setting(
+        "fraction of proteins for validation, where no split column is given",
+        default=0.1,
+        group="data",
+        within=FRACTION,
+    )
+    test_fraction: float = setting(
+        "fraction of proteins for the test, where no split column is given", default=0.1, group="data", within=FRACTION
+    )
+    checkpoint_layers: bool = setting(
+        "recompute activations in the backward pass: less memory, about a third more time",
+        default=False,
+        group="machine",
+    )
+    memory: str | None = setting(
+        "memory to keep within, such as 6GB, 6GiB or 500MB: what the process holds (CPU) or PyTorch takes (GPU)",
+        default=None,
+        group="machine",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(CostSettings):
+    """Everything that `peftide train` can be told."""
+
+    out: str = setting("folder of the bundle to write", group="run")
+    backbone: str = setting(
+        "swissprot-10m (shipped), esm2-8m ... esm2-15b, a hub name or a local folder",
+        default="swissprot-10m",
+        group="model",
+    )
+    method: Method = setting(
+        "head (frozen backbone, cached embeddings), lora (adapters), full (every weight)",
+        default="lora",
+        group="model",
+    )
     learning_rate: float | None = setting(
         "peak learning rate; by method when absent: head 1e-3, lora 1e-3, full 1e-4",
         default=None,
@@ -155,21 +181,19 @@ class TrainSettings(MachineSettings, DataSettings):
     class_weights: Literal["none", "balanced"] = setting(
         "balanced weighs rare classes up in the loss", default="none", group="training"
     )
-    seed: int = setting("seed of split, initial weights, order and dropout", default=0, group="training", within=SEED)
-    val_fraction: float = setting(
-        "fraction of proteins for validation, where no split column is given",
-        default=0.1,
-        group="data",
-        within=FRACTION,
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(CostSettings):
+    """Everything that `peftide plan` can be told."""
+
+    backbones: tuple[str, ...] = setting(
+        "backbones to compare, each as in train", default=("swissprot-10m",), group="model"
     )
-    test_fraction: float = setting(
-        "fraction of proteins for the test, where no split column is given", default=0.1, group="data", within=FRACTION
+    methods: tuple[Method, ...] = setting(
+        "methods to compare among head, lora, full", default=("head", "lora", "full"), group="model"
     )
-    checkpoint_layers: bool = setting(
-        "recompute activations in the backward pass: less memory, about a third more time",
-        default=False,
-        group="machine",
-    )
+    json: str | None = setting("file for the plan as JSON", default=None, group="run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -224,4 +248,4 @@ class DemoSettings:
     out: str = setting("folder for the bundles, the predictions and summary.json", default="runs/demo", group="run")
 
 
-Settings = DemoSettings | TrainSettings | EvaluateSettings | PredictSettings | EmbedSettings
+Settings = DemoSettings | TrainSettings | PlanSettings | EvaluateSettings | PredictSettings | EmbedSettings

@@ -7,6 +7,7 @@ examples, G groups, C strata (classes of the labels), S parts (train, val, test)
 import numpy as np
 from scipy import sparse
 
+LARGEST_SHARE = 0.1  # of a part that one group may fill, but for the largest part
 RESTARTS = 4  # the best of so many searches is taken
 SWEEPS = 300  # of one search, cooling, and a tenth of that at zero temperature; 1000 keep 1 % more pairs
 COLDEST = 0.1  # last temperature, in pairs
@@ -20,18 +21,23 @@ def deal_groups(count_GC: np.ndarray, *, fractions_S: np.ndarray, generator: np.
     """Part of each group (G,), such that every stratum is dealt out in the asked fractions.
 
     Iterative stratification (Sechidis et al. 2011) for groups: those with the rarest strata and the most examples go
-    first, each to the part that lacks most of what it has. count_GC: examples of each group in each stratum.
+    first, each to the part that lacks most of what it has. A group that would fill much of a smaller part goes to the
+    largest one, so that a test does not hang on one family. count_GC: examples of each group in each stratum.
     """
+    size_G = count_GC.sum(axis=1)
+    most_S = np.maximum(LARGEST_SHARE * fractions_S * size_G.sum(), np.median(size_G))
+    most_S[np.argmax(fractions_S)] = np.inf
     total_C = np.maximum(count_GC.sum(axis=0), 1)
     wanted_SC = fractions_S[:, None] * total_C
     rarity_G = np.where(count_GC > 0, total_C, np.inf).min(axis=1, initial=np.inf)
-    order_G = np.lexsort((generator.random(len(count_GC)), -count_GC.sum(axis=1), rarity_G))
+    order_G = np.lexsort((generator.random(len(count_GC)), -size_G, rarity_G))
     weight_GC = count_GC / total_C
     lack_SC = wanted_SC.astype(np.float64)
     tie_S = 1e-9 * fractions_S  # an equal lack goes to the larger part
     part_G = np.zeros(len(count_GC), dtype=np.int64)
     for group in order_G:
-        part = int(np.argmax((lack_SC / wanted_SC) @ weight_GC[group] + tie_S))
+        lack_S = (lack_SC / wanted_SC) @ weight_GC[group] + tie_S
+        part = int(np.argmax(np.where(size_G[group] <= most_S, lack_S, -np.inf)))
         part_G[group] = part
         lack_SC[part] -= count_GC[group]
     return part_G

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from peftide.data.clusters import Clustering, sequence_groups
 from peftide.data.partition import deal_groups, partition_graph
 from peftide.errors import UserError, raise_problems
 from peftide.records import SPLITS, UNUSED, Dataset
@@ -25,15 +26,45 @@ def random_split(
         UserError: the fractions make no sense, or a class has no example in a split.
     """
     return _split_by_group(
-        dataset, sequence_groups(dataset.proteins.sequences), "protein",
+        dataset, sequence_groups(dataset.proteins.sequences)[1], "protein",
         fractions_S=_checked_fractions(val_fraction, test_fraction), generator=generator,
     )  # fmt: skip
 
 
-def sequence_groups(sequences: Sequence[str]) -> np.ndarray:
-    """Number (P,) of each protein's sequence among the unique ones: equal for identical sequences."""
-    number_of: dict[str, int] = {}
-    return np.array([number_of.setdefault(sequence, len(number_of)) for sequence in sequences], dtype=np.int64)
+def cluster_split(
+    dataset: Dataset,
+    clustering: Clustering,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    generator: np.random.Generator,
+) -> tuple[Dataset, tuple[str, ...]]:
+    """As `random_split`, but whole clusters of similar proteins are dealt out: no protein has a relative elsewhere.
+
+    clustering: of `dataset.proteins.sequences`, in their order.
+
+    Raises:
+        UserError: as `random_split`; with few large clusters, a higher identity or coverage makes them smaller.
+    """
+    assert len(clustering.cluster_P) == len(dataset.proteins), "the clustering is of other proteins"
+    done, notes = _split_by_group(
+        dataset, clustering.cluster_P, "cluster of similar proteins",
+        fractions_S=_checked_fractions(val_fraction, test_fraction), generator=generator,
+    )  # fmt: skip
+    return done, (clustering.describe(), *notes)
+
+
+def classify_test_pairs(dataset: Dataset, group_P: np.ndarray | None = None) -> np.ndarray:
+    """How much of each test pair training has seen: "C1" both proteins, "C2" one, "C3" none; "" for other examples.
+
+    A protein is seen when it, or another of its group (P,) such as its cluster, is in a training pair (Park and
+    Marcotte 2012). Pairs marked "unused" count as test pairs here: after a protein-disjoint split they are the C2 set.
+    """
+    assert dataset.split_N is not None, "the dataset has no split yet"
+    groups_N2 = dataset.members_NK if group_P is None else group_P[dataset.members_NK]
+    seen_N2 = np.isin(groups_N2, groups_N2[dataset.split_N == "train"])
+    label_N = np.array(["C3", "C2", "C1"])[seen_N2.sum(axis=1)]
+    return np.where(np.isin(dataset.split_N, ("test", UNUSED)), label_N, "")
 
 
 def _checked_fractions(val_fraction: float, test_fraction: float) -> np.ndarray:
@@ -113,23 +144,21 @@ def _check_classes(dataset: Dataset, names: Sequence[str], noun: str) -> None:
 
 
 def _notes(dataset: Dataset, noun: str) -> list[str]:
+    """What came of the split: sizes, lost pairs, classes that are missing somewhere."""
     assert dataset.split_N is not None
-    total = len(dataset)
-    sizes = ", ".join(f"{(dataset.split_N == name).sum():,} {name}" for name in SPLITS)
-    notes = [f"no split column: split by {noun} into {sizes}"]
-    num_unused = int((dataset.split_N == UNUSED).sum())
+    total, num_unused = len(dataset), int((dataset.split_N == UNUSED).sum())
+    size_of = {name: int((dataset.split_N == name).sum()) for name in SPLITS}
+    sizes = ", ".join(f"{size:,} {name} ({size / (total - num_unused):.1%})" for name, size in size_of.items())
+    notes = [f"split by {noun}: {sizes}"]
     if num_unused:
         notes.append(
             f"{num_unused:,} of {total:,} pairs ({num_unused / total:.1%}) are unused: "
             "their two proteins are in different splits"
         )
     if dataset.kind == "multilabel" and dataset.targets is not None:
-        for name in SPLITS:
-            part_N = dataset.split_N == name
-            absent = [
-                title for title, column in zip(dataset.classes, dataset.targets.T, strict=True)
-                if column.any() and not column[part_N].any()
-            ]  # fmt: skip
-            if part_N.any() and absent:
-                notes.append(f"no example in {name} of: {', '.join(absent)}")
+        present_NC = dataset.targets > 0
+        for name in (name for name in SPLITS if size_of[name]):
+            is_absent_C = present_NC.any(axis=0) & ~present_NC[dataset.split_N == name].any(axis=0)
+            absent = [title for title, is_absent in zip(dataset.classes, is_absent_C, strict=True) if is_absent]
+            notes += [f"split {name} has no example of {', '.join(absent)}"] if absent else []
     return notes

@@ -119,9 +119,12 @@ class Encoder:
 
 
 def place(model: nn.Module, machine: Machine) -> None:
-    """Move a model to its device: frozen weights in the machine's arithmetic, trained weights in float32."""
-    for parameter in model.parameters():
-        dtype = torch.float32 if parameter.requires_grad else machine.dtype
+    """Move a model to its device: frozen weights in the machine's arithmetic, trained weights in float32.
+
+    LoRA matrices stay float32 when they are no longer trained: a loaded bundle rounds them where training did.
+    """
+    for name, parameter in model.named_parameters():
+        dtype = torch.float32 if parameter.requires_grad or "lora_" in name else machine.dtype
         parameter.data = parameter.data.to(machine.device, dtype)
     for buffer in model.buffers():
         buffer.data = buffer.data.to(machine.device)

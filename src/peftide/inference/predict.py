@@ -26,13 +26,18 @@ def score_examples(model: PropertyModel, vectors_PD: np.ndarray, members_NK: np.
     return scores(torch.cat(logits), model.target)
 
 
+def example_columns(dataset: Dataset) -> dict[str, list]:
+    """Which example each row is: the ids of its proteins."""
+    ids = [[dataset.proteins.ids[row] for row in column] for column in dataset.members_NK.T]
+    return dict(zip(("protein_a", "protein_b") if len(ids) == 2 else ("id",), ids, strict=True))
+
+
 def prediction_columns(dataset: Dataset, scores: np.ndarray, target: Target) -> dict[str, list]:
     """Columns of a table of predictions, in the order of the examples.
 
     Ids; the label where there is one; the predicted class, classes or value; a probability per class.
     """
-    ids = [[dataset.proteins.ids[row] for row in column] for column in dataset.members_NK.T]
-    columns: dict[str, list] = dict(zip(("protein_a", "protein_b") if len(ids) == 2 else ("id",), ids, strict=True))
+    columns = example_columns(dataset)
     if dataset.targets is not None:
         columns["label"] = [label_text(value, target) for value in dataset.targets]
     columns["prediction"] = [label_text(value, target) for value in decide(scores, target)]

@@ -3,10 +3,12 @@
 from pathlib import Path
 
 import numpy as np
+from rich.console import Console
 
 from peftide.config import MachineSettings
-from peftide.inference.embed import Advance, embed_proteins
+from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
+from peftide.inference.encoding_progress import encoding_progress
 from peftide.inference.predict import score_examples
 from peftide.models.bundle import load_bundle
 from peftide.models.machine import Machine, choose_machine
@@ -31,8 +33,12 @@ def inference_budget(settings: MachineSettings, machine: Machine) -> int:
 
 
 def score_dataset(
-    model: PropertyModel, encoder: Encoder, dataset: Dataset, *, token_budget: int, advance: Advance
+    model: PropertyModel, encoder: Encoder, dataset: Dataset, *, token_budget: int, console: Console
 ) -> np.ndarray:
-    """Scores of the examples in order; every protein that occurs is encoded once."""
-    vectors_PD = embed_proteins(encoder, model.pieces(dataset.proteins), token_budget=token_budget, advance=advance)
-    return score_examples(model, vectors_PD, dataset.members_NK)
+    """Scores of the examples in order; every protein that occurs in them is encoded once, behind a live bar."""
+    rows, members_NK = np.unique(dataset.members_NK, return_inverse=True)
+    known = model.pieces(dataset.proteins)
+    pieces = [known[row] for row in rows]
+    with encoding_progress(console, sum(protein.num_residues for protein in pieces)) as advance:
+        vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, advance=advance)
+    return score_examples(model, vectors_PD, members_NK.reshape(dataset.members_NK.shape))

@@ -7,13 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from torch import nn
-from transformers import EsmModel
+from transformers import EsmConfig, EsmModel
 from transformers.utils import logging as transformers_logging
 
 from peftide.errors import UserError
@@ -71,20 +72,14 @@ def load_backbone(name: str, *, dtype: torch.dtype) -> Backbone:
     Raises UserError where the name is unknown, the hub is out of reach, or the files are missing, damaged or of
     another kind of model.
     """
-    source = str(SHIPPED_FOLDER) if name == SHIPPED else HUB_NAMES.get(name.lower(), name)
-    is_folder = Path(source).is_dir()
-    try:
-        model_type, position = _read_config(source, is_folder)
-        if model_type != "esm" or position != "rotary":
-            raise UserError(f"backbone {name}: a model of type {model_type!r} with {position} positions, not ESM-2")
-        vocabulary = Vocabulary.from_tokens(_file(source, "vocab.txt", is_folder).read_text("utf-8").split())
+    source, is_folder = _source(name)
+    with _as_user_error(name):
+        _read_config(name)
+        vocabulary = _read_vocabulary(name, _file(source, "vocab.txt", is_folder))
         with _quiet_transformers():
             model, report = EsmModel.from_pretrained(  # pyrefly: ignore[not-iterable]
                 source, add_pooling_layer=False, dtype=dtype, use_safetensors=True, output_loading_info=True
             )
-    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, SafetensorError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise UserError(f"backbone {name}: cannot load it ({reason}); {OFFLINE_HINT}") from error
     missing = [key for key in report["missing_keys"] if "contact_head" not in key and "inv_freq" not in key]
     if missing or report["mismatched_keys"]:
         raise UserError(
@@ -101,13 +96,56 @@ def _file(source: str, filename: str, is_folder: bool) -> Path:
     return Path(source) / filename if is_folder else Path(hf_hub_download(source, filename))
 
 
-def _read_config(source: str, is_folder: bool) -> tuple[str, str]:
+def _read_vocabulary(name: str, path: Path) -> Vocabulary:
+    try:
+        return Vocabulary.from_tokens(path.read_text("utf-8").split())
+    except UserError as error:
+        raise UserError(f"backbone {name}: {error}") from error
+
+
+def load_skeleton(name: str) -> Backbone:
+    """A backbone without its weights, enough to count what it takes: only its config and vocabulary are read.
+
+    Raises UserError as `load_backbone` does.
+    """
+    source, is_folder = _source(name)
+    with _as_user_error(name):
+        config = EsmConfig.from_dict(_read_config(name))
+        vocabulary = _read_vocabulary(name, _file(source, "vocab.txt", is_folder))
+        with torch.device("meta"):
+            model = EsmModel(config, add_pooling_layer=False)
+    model.requires_grad_(False)
+    model.name_or_path = name
+    return Backbone(name, None, model, vocabulary, "")
+
+
+def _source(name: str) -> tuple[str, bool]:
+    """Where a backbone comes from, and whether that is a folder rather than the hub."""
+    source = str(SHIPPED_FOLDER) if name == SHIPPED else HUB_NAMES.get(name.lower(), name)
+    return source, Path(source).is_dir()
+
+
+def _read_config(name: str) -> dict[str, Any]:
+    source, is_folder = _source(name)
     if not is_folder and (source.startswith((".", "/", "~")) or source.count("/") != 1):
         raise UserError(
             f"backbone {source}: no such folder, and no hub name; known short names: {SHIPPED}, {', '.join(HUB_NAMES)}"
         )
     config = json.loads(_file(source, "config.json", is_folder).read_text("utf-8"))
-    return str(config.get("model_type")), str(config.get("position_embedding_type"))
+    model_type, position = config.get("model_type"), config.get("position_embedding_type")
+    if model_type != "esm" or position != "rotary":
+        raise UserError(f"backbone {name}: a model of type {model_type!r} with {position} positions, not ESM-2")
+    return config
+
+
+@contextmanager
+def _as_user_error(name: str) -> Iterator[None]:
+    """What goes wrong on reading a backbone's files, in words for the user."""
+    try:
+        yield
+    except (OSError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, SafetensorError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(f"backbone {name}: cannot load it ({reason}); {OFFLINE_HINT}") from error
 
 
 @contextmanager

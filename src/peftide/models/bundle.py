@@ -6,6 +6,7 @@ adapter/            method lora: a standard peft adapter of the stock `EsmModel`
 backbone/           method full: the tuned backbone in the format of the hub, with config.json and vocab.txt
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -19,6 +20,7 @@ from peft import PeftModel
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from peftide.config import Method
 from peftide.errors import UserError
 from peftide.models.adapters import base_model, load_adapter
 from peftide.models.backbones import Backbone, fingerprint, load_backbone
@@ -26,13 +28,20 @@ from peftide.models.property_model import HeadShape, PropertyModel, make_head
 from peftide.models.target import Target
 
 FORMAT = 1
+PARTS: dict[Method, tuple[str, ...]] = {  # by method, beside run.json
+    "head": ("head.safetensors",),
+    "lora": ("head.safetensors", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
+    "full": ("head.safetensors", "backbone/config.json", "backbone/vocab.txt", "backbone/model.safetensors"),
+}
 
 
 def save_bundle(folder: Path, model: PropertyModel, run: dict[str, Any]) -> None:
-    """Write the bundle; `run` is kept in run.json beside what loading needs. run.json comes last: a folder that has
-    one is whole.
+    """Write the bundle, in place of one that is there; `run` is kept in run.json beside what loading needs.
+
+    An earlier run.json goes first and the new one comes last: a folder that has one is whole.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    _remove_earlier(folder)
     _replace(folder / "head.safetensors", lambda path: _save_tensors(model.head.state_dict(), path))
     if model.method == "lora":
         _replace(folder / "adapter", lambda path: _save_adapter(model, path))
@@ -52,6 +61,7 @@ def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
     document = read_run(folder)
     try:
         facts = document["model"]
+        _check_whole(folder, facts["method"])
         shape, target = HeadShape(**facts["head"]), _target(facts["target"])
         backbone_name = str(folder / "backbone") if facts["method"] == "full" else facts["backbone"]
         backbone = load_backbone(backbone_name, dtype=dtype)
@@ -91,6 +101,26 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise UserError(f"{path}: not a run of this version of peftide (format {FORMAT}); train it again or upgrade")
     return document
+
+
+def _check_whole(folder: Path, method: Method) -> None:
+    """Raise UserError that lists the missing files. (peft and transformers would look for `ppi/adapter` on the hub.)"""
+    if missing := [name for name in PARTS[method] if not (folder / name).is_file()]:
+        raise UserError(f"{folder}: this bundle is incomplete: it has no {', '.join(missing)}; train it again")
+
+
+def _remove_earlier(folder: Path) -> None:
+    if (folder / "run.json").is_file():
+        (folder / "run.json").unlink()
+        for name in ("adapter", "backbone"):
+            if (folder / name).is_dir():
+                shutil.rmtree(folder / name)
+
+
+def was_trained_on(folder: Path, data: Path) -> bool:
+    """Whether a table is, byte for byte, the one that the bundle was trained on."""
+    known = read_run(folder).get("data", {}).get("sha256", {}).values()
+    return hashlib.sha256(data.read_bytes()).hexdigest() in known
 
 
 def save_backbone(backbone: Backbone, model: torch.nn.Module, folder: Path) -> None:

@@ -11,7 +11,7 @@ from peftide.models.adapters import base_model, num_trained
 from peftide.models.backbones import Backbone
 from peftide.models.heads import Head
 from peftide.models.target import Target
-from peftide.models.tokens import Pieces, cut_pieces
+from peftide.models.tokens import Pieces, cut_proteins
 from peftide.records import Proteins, Task
 
 
@@ -44,12 +44,9 @@ class PropertyModel:
 
     def pieces(self, proteins: Proteins) -> list[Pieces]:
         """Each protein cut and turned into tokens as this model was trained to see it."""
-        return [
-            cut_pieces(
-                sequence, self.backbone.vocabulary, max_residues=self.max_residues, long_proteins=self.long_proteins
-            )
-            for sequence in proteins.sequences
-        ]
+        return cut_proteins(
+            proteins, self.backbone.vocabulary, max_residues=self.max_residues, long_proteins=self.long_proteins
+        )
 
     def trained_state(self) -> dict[str, torch.Tensor]:
         """Every trained tensor, and the head's buffers, by name: what makes this model differ from its backbone."""

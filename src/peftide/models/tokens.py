@@ -8,7 +8,8 @@ from functools import cached_property
 import numpy as np
 
 from peftide.config import LongProteins
-from peftide.errors import UserError
+from peftide.errors import UserError, raise_problems
+from peftide.records import Proteins
 
 WINDOW_OVERLAP_FRACTION = 0.25
 
@@ -80,16 +81,29 @@ def window_starts(num_residues: int, max_residues: int) -> list[int]:
     return np.linspace(0, num_residues - max_residues, num_windows).round().astype(int).tolist()
 
 
+def cut_proteins(
+    proteins: Proteins, vocabulary: Vocabulary, *, max_residues: int, long_proteins: LongProteins
+) -> list[Pieces]:
+    """Cut every protein by `cut_pieces`; UserError with all that are too long where that is not allowed."""
+    if long_proteins == "error":
+        lengths = zip(proteins.ids, map(len, proteins.sequences), strict=True)
+        raise_problems(
+            f"proteins of more than max_residues = {max_residues}: choose --long-proteins crop or window, "
+            "or raise --max-residues",
+            [f"{name}: {length:,} residues" for name, length in lengths if length > max_residues],
+        )
+    return [
+        cut_pieces(sequence, vocabulary, max_residues=max_residues, long_proteins=long_proteins)
+        for sequence in proteins.sequences
+    ]
+
+
 def cut_pieces(sequence: str, vocabulary: Vocabulary, *, max_residues: int, long_proteins: LongProteins) -> Pieces:
     """Cut a sequence for the backbone: whole where it fits; else its start (crop) or all of it (window).
 
     Both rules are deterministic, so a cached piece is always the piece that would be computed anew.
     """
-    if len(sequence) > max_residues and long_proteins == "error":
-        raise UserError(
-            f"a protein has {len(sequence)} residues, more than max_residues = {max_residues}: "
-            "choose --long-proteins crop or window, or raise --max-residues"
-        )
+    assert long_proteins != "error" or len(sequence) <= max_residues, "see cut_proteins"
     starts = window_starts(len(sequence), max_residues) if long_proteins == "window" else [0]
     spans = [(start, min(start + max_residues, len(sequence))) for start in starts]
     coverage = np.zeros(spans[-1][1])

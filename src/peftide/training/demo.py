@@ -15,7 +15,7 @@ from peftide.config import DataSettings, MachineSettings, Method, TrainSettings
 from peftide.data.datasets import read_dataset
 from peftide.data.writers import write_table
 from peftide.evaluation.baselines import composition
-from peftide.evaluation.metrics import main_metric, measure
+from peftide.evaluation.metrics import measure
 from peftide.inference.embed import embed_proteins
 from peftide.inference.predict import prediction_columns, score_examples
 from peftide.inference.score import load_for_inference
@@ -28,28 +28,29 @@ METHODS: tuple[Method, ...] = ("head", "lora")
 
 @dataclass(frozen=True)
 class DemoTask:
-    """One of the two tasks: its name, what is asked in words, where its data are, and how it is trained."""
+    """One of the two tasks: its name, what is asked in words, where its data are, and how each method is trained."""
 
     name: str
     question: str
     data: DataSettings
-    training: dict[str, Any]
+    training: dict[Method, dict[str, Any]]
 
 
+HEAD = {"epochs": 20, "patience": 5}
 TASKS = (
     DemoTask(
         "ppi",
-        "do two proteins belong to the same complex? (pairs; no protein and no close homolog in two splits)",
+        "Do two human proteins belong to the same complex? No protein and no close homolog is in two splits.",
         DataSettings(
             data=str(DEMO_DATA / "ppi_pairs.tsv"), sequences=str(DEMO_DATA / "ppi_proteins.fasta.gz"), task="pair"
         ),
-        {"epochs": 6, "patience": 3},
+        {"head": HEAD, "lora": {"epochs": 2, "batch_examples": 128}},
     ),
     DemoTask(
         "oligomer",
-        "how many copies of a protein form its complex? (no close homolog in two splits)",
-        DataSettings(data=str(DEMO_DATA / "oligomer.tsv.gz"), task="protein", target="multiclass"),
-        {"epochs": 6, "patience": 3},
+        "Homodimer or homotetramer? No close homolog is in two splits.",
+        DataSettings(data=str(DEMO_DATA / "oligomer.tsv.gz"), task="protein", target="binary"),
+        {"head": HEAD, "lora": {"epochs": 3}},
     ),
 )
 
@@ -78,7 +79,9 @@ def _run_task(task: DemoTask, folder: Path, console: Console) -> dict[str, Any]:
     for method in METHODS:
         console.print(f"\n[bold]{task.name} / {method}[/bold]")
         data = {name: getattr(task.data, name) for name in ("data", "sequences", "task", "target")}
-        run = run_training(TrainSettings(**data, **task.training, method=method, out=str(folder / method)), console)
+        run = run_training(
+            TrainSettings(**data, **task.training[method], method=method, out=str(folder / method)), console
+        )
         results[method] = {
             "test": run.metrics["test"],
             "trained_parameters": run.trained_parameters,
@@ -113,17 +116,15 @@ def _predict_again(folder: Path, console: Console) -> None:
 
 def _summary_table(summary: dict[str, Any]) -> Table:
     table = Table(title="test set: no protein and no close homolog of it was in training")
-    for heading in ("task", "method", "metric", "value", "AUROC", "trained parameters", "seconds", "peak GiB"):
-        table.add_column(heading, justify="left" if heading in ("task", "method", "metric") else "right")
+    for heading in ("task", "method", "AUPR", "AUROC", "trained parameters", "seconds", "peak GiB"):
+        table.add_column(heading, justify="left" if heading in ("task", "method") else "right")
     for task, results in summary["tasks"].items():
         for method, result in results.items():
-            metric = main_metric("binary") if task == "ppi" else main_metric("multiclass")
             test = result["test"]
             memory = f"{result['peak_memory_bytes'] / 2**30:.2f}" if "peak_memory_bytes" in result else ""
             parameters = f"{result['trained_parameters']:,}" if "trained_parameters" in result else ""
-            auroc = test.get("auroc", test.get("macro_auroc", float("nan")))
             table.add_row(
-                *(task, method, metric, f"{test[metric]:.3f}", f"{auroc:.3f}"),
+                *(task, method, f"{test['aupr']:.3f}", f"{test['auroc']:.3f}"),
                 *(parameters, f"{result['seconds']:.1f}", memory),
             )
     return table

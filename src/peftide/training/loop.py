@@ -21,6 +21,7 @@ from peftide.models.target import loss as loss_of_logits
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset
 from peftide.training.batches import pair_batches, plain_batches
+from peftide.training.memory import encoding_budget
 from peftide.training.optimizer import learning_rate_at, make_optimizer
 from peftide.training.progress import TrainingProgress
 from peftide.training.step import backward, plan_step
@@ -43,11 +44,14 @@ class Schedule:
 
 @dataclass
 class Fit:
-    """What came of a training run: a line per epoch, the best epoch (1-based, 0: none finished), why it ended."""
+    """What came of a training run: a line per epoch, the best epoch (1-based, 0: none finished), why it ended.
+
+    best_value: the validation metric of the best epoch; None where none finished.
+    """
 
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
-    best_value: float = math.nan
+    best_value: float | None = None
     ended: str = "all epochs done"
 
 
@@ -96,7 +100,7 @@ class Trainer:
                     losses.append(self.step(batch, step, epoch, show))
                     step += 1
                 value = self.validate()
-                is_best = result.best_epoch == 0 or sign * value > sign * result.best_value
+                is_best = result.best_value is None or sign * value > sign * result.best_value
                 seconds = time.perf_counter() - started
                 row = {"epoch": epoch, "loss": float(np.mean(losses)), self.schedule.metric: value, "seconds": seconds}
                 result.history.append(row)
@@ -186,7 +190,8 @@ class Trainer:
             vectors_PD = self.vectors_PD[rows]
         else:
             pieces = [self.pieces[row] for row in rows]
-            vectors_PD = embed_proteins(self.encoder, pieces, token_budget=self.token_budget)
+            budget = encoding_budget(self.token_budget, self.device)
+            vectors_PD = embed_proteins(self.encoder, pieces, token_budget=budget)
         scores = score_examples(self.model, vectors_PD, members_NK.reshape(self.validation.members_NK.shape))
         assert self.validation.targets is not None
         values = measure(self.validation.kind, self.validation.targets, scores, classes=self.validation.classes)

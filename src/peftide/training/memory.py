@@ -1,36 +1,220 @@
-"""How many tokens to encode at once: from the memory there is and what a token costs."""
+"""What training takes in memory, counted from the model, and how to run it within a limit.
 
-import os
+Shapes: T tokens encoded at once, D width.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
+from peft.tuners.lora import Linear as LoraLinear
+from torch import nn
+from transformers.models.esm.modeling_esm import EsmLayer
 
+from peftide.config import parse_size
+from peftide.inference.score import TOKENS_AT_ONCE
+from peftide.models.adapters import base_model, first_trained_layer
 from peftide.models.machine import Machine
+from peftide.models.packed import has_varlen
+from peftide.models.property_model import PropertyModel
+from peftide.training.resident import available_bytes, can_free_at_once
 
 LARGEST_BUDGET = 262_144
-SMALLEST_BUDGET = 1_024
-MEMORY_SHARE = 0.5  # of what is free, for activations
+COMFORTABLE_BUDGET = 4_096  # tokens at once that fill a device well enough
+MEMORY_SHARE = {"cuda": 0.8, "cpu": 0.5, "mps": 0.5}  # of what is left, where no limit is given
+MARGIN = 0.08  # of a limit that stays unplanned: fragments, and what a count cannot see
+CPU_SPREAD = 2.2  # resident memory over that of live tensors with glibc's allocator as it is (measured: 1.3 to 2.4)
+FRUGAL_SPREAD = 1.05  # the same after `free_at_once`
+STATES_SHARE = 0.4  # of a limit's room, for frozen hidden states held on a GPU
 
 
-def activation_bytes_per_token(machine: Machine, *, width: int, inner_width: int, num_layers: int) -> int:
-    """Bytes kept per token for the backward pass of `num_layers` trained layers.
+@dataclass(frozen=True)
+class Footprint:
+    """Bytes that a training run takes, by what for.
 
-    Counted over the layer as `models.packed` runs it: about 12 vectors of the width and 1 of the inner width in the
-    layer's arithmetic; on a CPU the attention's 5 are float32.
+    weights: on the device; gradients, optimizer (AdamW's two moments): of the trained weights, in float32;
+    rounded: copies of trained weights in the backbone's arithmetic, which the backward pass keeps;
+    best: the copy of the best weights (on a GPU it lies in the host's memory, and is 0 here);
+    layers: for each trained layer, per token, what its backward pass keeps; per_state: a hidden state of a token;
+    transient, transient_checkpointed: per token, what comes on top at the peak; per_token_encoding: without gradient.
     """
-    size = 2 if machine.dtype == torch.bfloat16 else 4
-    attention_size = size if machine.device.type == "cuda" else 4
-    return num_layers * (width * (7 * size + 5 * attention_size) + 2 * inner_width * size) + 8 * width * 4
+
+    weights: int
+    gradients: int
+    optimizer: int
+    rounded: int
+    best: int
+    layers: tuple[int, ...]
+    per_state: int
+    transient: int
+    transient_checkpointed: int
+    per_token_encoding: int
+
+    @property
+    def fixed(self) -> int:
+        """All that does not depend on the tokens encoded at once."""
+        return self.weights + self.gradients + self.optimizer + self.rounded + self.best
+
+    def per_token(self, *, checkpoint_layers: bool) -> int:
+        """Bytes for each token encoded at once, with gradient where anything of the backbone is trained."""
+        if not self.layers:
+            return self.per_token_encoding
+        if checkpoint_layers:
+            training = len(self.layers) * self.per_state + max(self.layers) + self.transient_checkpointed
+        else:
+            training = sum(self.layers) + self.transient
+        return max(training, self.per_token_encoding)
 
 
-def free_memory_bytes(device: torch.device) -> int:
-    """Free memory of the GPU, or memory that this process could still take."""
-    if device.type == "cuda":
-        return torch.cuda.mem_get_info(device)[0]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+@dataclass(frozen=True)
+class Execution:
+    """How a run is carried out: nothing here changes its result.
+
+    token_budget: tokens encoded at once; is_frugal: see `free_at_once`; holds_states: whether there is room to keep
+    frozen hidden states on the GPU; planned_bytes: what the run was reckoned to hold at its peak, at most.
+    """
+
+    token_budget: int
+    checkpoint_layers: bool
+    is_frugal: bool
+    holds_states: bool
+    planned_bytes: int
 
 
-def choose_token_budget(machine: Machine, *, width: int, inner_width: int, num_layers: int) -> int:
-    """Tokens at once that take about half of the free memory, between 1,024 and 262,144."""
-    per_token = activation_bytes_per_token(machine, width=width, inner_width=inner_width, num_layers=max(1, num_layers))
-    fitting = int(MEMORY_SHARE * free_memory_bytes(machine.device)) // per_token
-    return max(SMALLEST_BUDGET, min(LARGEST_BUDGET, fitting))
+def footprint(model: PropertyModel, machine: Machine) -> Footprint:
+    """Count what training `model` takes; its tensors may be on the meta device."""
+    esm = base_model(model.model)
+    config = esm.config
+    size = machine.dtype.itemsize
+    frozen, trained, rounded = 0, 0, 0
+    for parameter in model.model.parameters():
+        frozen += 0 if parameter.requires_grad else parameter.numel()
+        trained += parameter.numel() if parameter.requires_grad else 0
+        rounded += parameter.numel() * size if parameter.requires_grad and machine.dtype != torch.float32 else 0
+    head = sum(parameter.numel() for parameter in model.head.parameters())
+    width, inner = config.hidden_size, config.intermediate_size
+    table_bytes = 4 * width // config.num_attention_heads  # cosines and sines of the rotary positions
+    attention_size = size if has_varlen(machine.device, machine.dtype) else 4
+    layers = list(esm.encoder.layer)[first_trained_layer(model.model) :]
+    return Footprint(
+        weights=frozen * size + 4 * (trained + head),
+        gradients=4 * (trained + head),
+        optimizer=8 * (trained + head),
+        rounded=rounded,
+        best=0 if machine.device.type == "cuda" else 4 * (trained + head),
+        layers=tuple(_kept_per_token(layer, machine, width=width, inner=inner) for layer in layers),  # pyrefly: ignore
+        per_state=width * size,
+        transient=size * (inner + 2 * width) + table_bytes,
+        transient_checkpointed=size * (inner + 4 * width) + table_bytes,
+        per_token_encoding=size * (2 * inner + 4 * width) + 3 * attention_size * width + table_bytes,
+    )
+
+
+def _kept_per_token(layer: EsmLayer, machine: Machine, *, width: int, inner: int) -> int:
+    """Bytes per token that `models.packed.encoder_layer` keeps for its backward pass.
+
+    Always: the inputs of the two layer norms, query, key, value and output of the attention, its log-sum-exp (float32),
+    and the input of the GELU. For a trained or adapted matrix also its input, which LoRA's dropout makes its own copy.
+    """
+    size = machine.dtype.itemsize
+    has_kernel = has_varlen(machine.device, machine.dtype)
+    attention_size = size if has_kernel else 4
+    attention = layer.attention.self
+    groups = (
+        (width, (attention.query, attention.key, attention.value), False),
+        (width, (layer.attention.output.dense,), has_kernel),  # there the kernel's output itself
+        (width, (layer.intermediate.dense,), False),
+        (inner, (layer.output.dense,), False),
+    )
+    kept = 2 * width * size + 4 * width * attention_size + 4 * attention.num_attention_heads + inner * size
+    mask_size = 1 if machine.device.type == "cuda" else size
+    for numbers, matrices, is_kept_anyway in groups:
+        dropped = sum(_has_dropout(matrix) for matrix in matrices)
+        plain = any(_is_trained(matrix) and not _has_dropout(matrix) for matrix in matrices)
+        kept += dropped * numbers * (size + mask_size) + (plain and not is_kept_anyway) * numbers * size
+    return kept
+
+
+def _is_trained(matrix: nn.Module) -> bool:
+    return isinstance(matrix, LoraLinear) or any(parameter.requires_grad for parameter in matrix.parameters())
+
+
+def _has_dropout(matrix: nn.Module) -> bool:
+    return isinstance(matrix, LoraLinear) and any(getattr(d, "p", 0) > 0 for d in matrix.lora_dropout.values())
+
+
+def memory_limit(memory: str | None, device: torch.device, *, held_bytes: int) -> int:
+    """Bytes to keep within: the user's limit, or a share of what is left beside what is held."""
+    if memory is not None:
+        limit_bytes = parse_size(memory)
+        assert limit_bytes is not None, f"memory = {memory}: the settings were not checked"
+        return limit_bytes
+    return held_bytes + round(MEMORY_SHARE[device.type] * available_bytes(device))
+
+
+def choose_execution(
+    need: Footprint,
+    machine: Machine,
+    tokens: Sequence[int],
+    *,
+    held_bytes: int,
+    limit_bytes: int,
+    checkpoint_layers: bool,
+    token_budget: int | None,
+    must_fit: bool,
+) -> Execution | None:
+    """The fastest way to train within `limit_bytes`; None where even the leanest does not fit.
+
+    Tried in order, until a comfortable number of tokens fits at once: as it is; memory returned at once (CPU); layers
+    checkpointed. What does not fit at once is encoded in parts, down to one protein.
+    tokens: of each protein. held_bytes: what the process holds before the weights are loaded. must_fit: the limit is
+    the user's; otherwise it is a wish, and the leanest way is taken rather than none.
+    """
+    longest, total = max(tokens), sum(tokens)
+    largest = min(token_budget or LARGEST_BUDGET, LARGEST_BUDGET)
+    enough = min(total, max(longest, min(largest, COMFORTABLE_BUDGET)))
+    room = limit_bytes * (1 - MARGIN) - held_bytes - need.fixed
+    states_bytes = need.per_state * total if machine.device.type == "cuda" and need.layers else 0
+    ways = [(checkpoint_layers, False)]
+    if must_fit and can_free_at_once(machine.device):
+        ways += [(checkpoint_layers, True), (True, True)]
+    elif need.layers:
+        ways.append((True, False))
+    way, per_token, fitting = ways[0], 0.0, 0
+    for way in ways:
+        per_token = _spread(machine, is_frugal=way[1]) * need.per_token(checkpoint_layers=way[0])
+        fitting = math.floor(room / per_token)
+        if fitting >= enough:
+            break
+    if fitting < longest and must_fit:
+        return None
+    holds_states = not must_fit or states_bytes <= min(STATES_SHARE * room, room - per_token * enough)
+    if must_fit and holds_states:
+        fitting = math.floor((room - states_bytes) / per_token)
+    budget = min(max(fitting, longest), largest)
+    return Execution(
+        token_budget=budget,
+        checkpoint_layers=way[0],
+        is_frugal=way[1],
+        holds_states=holds_states,
+        planned_bytes=round(held_bytes + need.fixed + per_token * min(max(budget, longest), total)),
+    )
+
+
+def least_bytes(need: Footprint, machine: Machine, tokens: Sequence[int], *, held_bytes: int) -> int:
+    """The smallest limit with which `choose_execution` finds a way: one protein at a time, layers checkpointed."""
+    spread = _spread(machine, is_frugal=can_free_at_once(machine.device))
+    leanest = min(need.per_token(checkpoint_layers=True), need.per_token(checkpoint_layers=False))
+    return math.ceil((held_bytes + need.fixed + spread * leanest * max(tokens)) / (1 - MARGIN))
+
+
+def _spread(machine: Machine, *, is_frugal: bool) -> float:
+    if machine.device.type != "cpu":
+        return 1.0
+    return FRUGAL_SPREAD if is_frugal else CPU_SPREAD
+
+
+def encoding_budget(token_budget: int, device: torch.device) -> int:
+    """Tokens to encode at once without gradient: more than fills the device would only take memory."""
+    return min(token_budget, TOKENS_AT_ONCE[device.type])

@@ -1,8 +1,9 @@
 """One training run from settings to bundle."""
 
 import hashlib
+import os
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +16,21 @@ from peftide.data.datasets import read_dataset
 from peftide.data.splits import random_split
 from peftide.data.writers import write_table
 from peftide.errors import UserError
-from peftide.evaluation.metrics import main_metric, measure
+from peftide.evaluation.metrics import measure
 from peftide.inference.embed import embed_proteins
-from peftide.inference.encoder import Encoder
-from peftide.inference.predict import prediction_columns, score_examples
+from peftide.inference.predict import example_columns, prediction_columns, score_examples
 from peftide.models.adapters import parse_layers
-from peftide.models.backbones import load_backbone
 from peftide.models.bundle import save_bundle
 from peftide.models.machine import Machine, choose_machine, describe, peak_memory_bytes
 from peftide.models.property_model import PropertyModel
 from peftide.records import SPLITS, Dataset
-from peftide.training.build import build_model, hold_on_device, open_store, standardize
-from peftide.training.loop import Fit, Schedule, Trainer
-from peftide.training.memory import choose_token_budget
-from peftide.training.optimizer import DEFAULT_LEARNING_RATES
+from peftide.training.advice import what_would_fit
+from peftide.training.build import hold_on_device, open_store, standardize
+from peftide.training.loop import Fit
+from peftide.training.memory import encoding_budget, memory_limit
 from peftide.training.progress import TrainingProgress
+from peftide.training.resident import cap_device, free_at_once, held_bytes
+from peftide.training.subject import Subject, count, make_subject
 
 
 @dataclass(frozen=True)
@@ -52,32 +53,52 @@ def run_training(settings: TrainSettings, console: Console) -> Run:
     machine = choose_machine(settings.device, settings.precision, settings.threads)
     if machine.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(machine.device)
-    frozen_dtype = torch.float32 if settings.method == "full" else machine.dtype
-    backbone = load_backbone(settings.backbone, dtype=frozen_dtype)
-    model = build_model(settings, dataset, backbone)
-    encoder = Encoder(
-        backbone,
-        model.model,
-        machine,
-        pooling=model.pooling,
-        checkpoint_layers=settings.checkpoint_layers,
-        compile_layers=settings.compile,
-    )
-    model.head.to(machine.device)
-    schedule = _schedule(settings, dataset)
-    console.print(_plan_line(settings, model, machine, schedule), highlight=False)
+    subject, folder = _prepare(settings, dataset, machine), _make_folder(settings)
+    model = subject.model
+    console.print(_plan_line(subject), highlight=False)
     started = time.perf_counter()
-    fit, vectors_PD = _train(settings, dataset, model, encoder, schedule, console)
+    fit, vectors_PD = _train(subject, console)
     seconds = time.perf_counter() - started
     metrics, predictions = _evaluate_parts(model, dataset, vectors_PD)
     peak = peak_memory_bytes(machine.device)
     document = _document(settings, dataset, machine, fit, metrics, seconds=seconds, peak=peak)
-    folder = Path(settings.out)
     save_bundle(folder, model, document)
+    write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})
     if predictions:
-        write_table(str(folder / "predictions.tsv"), predictions)
+        write_table(folder / "predictions.tsv", predictions)
+    console.print(_metrics_line(metrics, subject.schedule.metric), highlight=False)
     console.print(f"bundle written to {folder}", highlight=False)
     return Run(folder, metrics, model.num_trained, seconds, peak)
+
+
+def _prepare(settings: TrainSettings, dataset: Dataset, machine: Machine) -> Subject:
+    """Choose how to run within the memory there is, or that the user allows, and make everything ready."""
+    held = held_bytes(machine.device)
+    limit_bytes = memory_limit(settings.memory, machine.device, held_bytes=held)
+    if settings.memory is not None:
+        cap_device(machine.device, limit_bytes)
+    execution = count(settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes).execution
+    if execution is None:
+        raise UserError(what_would_fit(settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes))
+    if execution.is_frugal:
+        free_at_once(machine.device)
+    return make_subject(settings, dataset, machine, execution)
+
+
+def _make_folder(settings: TrainSettings) -> Path:
+    """The folder of the bundle: made, or refused, before the hours of training."""
+    folder, backbone = Path(settings.out), Path(settings.backbone)
+    if backbone.is_dir() and backbone.resolve().is_relative_to(folder.resolve()):
+        raise UserError(
+            f"--out {folder}: backbone {backbone} lies in this folder and could be overwritten; choose another folder"
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"--out {folder}: cannot make this folder ({error.strerror}); choose another") from error
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"--out {folder}: cannot write into this folder; choose another")
+    return folder
 
 
 def read_split_dataset(settings: TrainSettings, console: Console) -> Dataset:
@@ -92,6 +113,7 @@ def read_split_dataset(settings: TrainSettings, console: Console) -> Dataset:
         )
         for note in notes:
             console.print(f"note: {note}", highlight=False)
+        dataset = replace(dataset, notes=(*dataset.notes, *notes))
     counts = {split: len(dataset.part(split)) for split in SPLITS}
     if not counts["train"] or not counts["val"]:
         raise UserError(
@@ -101,22 +123,10 @@ def read_split_dataset(settings: TrainSettings, console: Console) -> Dataset:
     return dataset
 
 
-def _schedule(settings: TrainSettings, dataset: Dataset) -> Schedule:
-    return Schedule(
-        epochs=settings.epochs,
-        batch_examples=settings.batch_examples,
-        learning_rate=settings.learning_rate or DEFAULT_LEARNING_RATES[settings.method],
-        weight_decay=settings.weight_decay,
-        warmup_fraction=settings.warmup_fraction,
-        clip_norm=settings.clip_norm,
-        patience=settings.patience,
-        metric=main_metric(dataset.kind) if settings.metric == "auto" else settings.metric,
-        seed=settings.seed,
-    )
-
-
-def _plan_line(settings: TrainSettings, model: PropertyModel, machine: Machine, schedule: Schedule) -> str:
+def _plan_line(subject: Subject) -> str:
     """What was chosen, the "auto" values included."""
+    settings, model, schedule = subject.settings, subject.model, subject.schedule
+    machine = subject.encoder.machine
     what = f"{settings.method} on {model.backbone.name}"
     if settings.method == "lora":
         layers = parse_layers(settings.lora_layers, model.backbone.num_layers)
@@ -124,27 +134,20 @@ def _plan_line(settings: TrainSettings, model: PropertyModel, machine: Machine, 
             f" (r = {settings.lora_rank}, alpha = {settings.lora_alpha:g}, {' + '.join(settings.lora_matrices)}, "
             f"layers {layers[0] + 1}-{layers[-1] + 1} of {model.backbone.num_layers})"
         )
+    how = f"{subject.execution.token_budget:,} tokens at once"
+    if subject.execution.checkpoint_layers:
+        how += ", layers checkpointed"
     return (
-        f"{what}: {model.num_trained:,} trained parameters, {machine.device} in {machine.precision}, "
+        f"{what}: {model.num_trained:,} trained parameters, {machine.device} in {machine.precision}, {how}, "
         f"learning rate {schedule.learning_rate:g}, selected by validation {schedule.metric}"
     )
 
 
-def _train(
-    settings: TrainSettings,
-    dataset: Dataset,
-    model: PropertyModel,
-    encoder: Encoder,
-    schedule: Schedule,
-    console: Console,
-) -> tuple[Fit, np.ndarray]:
+def _train(subject: Subject, console: Console) -> tuple[Fit, np.ndarray]:
     """Train, and return the fit with the vectors of all proteins under the trained model."""
-    pieces = model.pieces(dataset.proteins)
-    config = model.backbone.model.config
-    trained_layers = model.backbone.num_layers - encoder.num_frozen_layers
-    token_budget = settings.token_budget or choose_token_budget(
-        encoder.machine, width=config.hidden_size, inner_width=config.intermediate_size, num_layers=trained_layers
-    )
+    settings, dataset, model, encoder = subject.settings, subject.dataset, subject.model, subject.encoder
+    pieces, execution, schedule = subject.pieces, subject.execution, subject.schedule
+    budget = encoding_budget(execution.token_budget, encoder.machine.device)
     is_frozen = settings.method == "head"
     store, note = open_store(
         encoder,
@@ -157,20 +160,20 @@ def _train(
     vectors_PD = None
     try:
         if is_frozen:
-            vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, store=store)
+            vectors_PD = embed_proteins(encoder, pieces, token_budget=budget, store=store)
             model.head.standardize(torch.from_numpy(vectors_PD[np.unique(dataset.part("train").members_NK)]))
         else:
             encoder.states = store
-            encoder.device_states = hold_on_device(encoder, pieces)
+            encoder.device_states = hold_on_device(encoder, pieces) if execution.holds_states else None
             standardize(model, encoder, dataset, pieces, settings.seed)
-        trainer = Trainer(model, encoder, dataset, pieces, schedule, token_budget=token_budget, vectors_PD=vectors_PD)
+        trainer = subject.trainer(dataset, vectors_PD)
         with TrainingProgress(
             console, num_steps=trainer.num_steps, metric=schedule.metric, device=encoder.machine.device
         ) as show:
             fit = trainer.fit(show)
         console.print(f"stopped: {fit.ended}; best epoch {fit.best_epoch}", highlight=False)
         if vectors_PD is None:
-            vectors_PD = embed_proteins(encoder, pieces, token_budget=trainer.token_budget)
+            vectors_PD = embed_proteins(encoder, pieces, token_budget=min(budget, trainer.token_budget))
     finally:
         if store is not None:
             store.close()
@@ -192,6 +195,21 @@ def _evaluate_parts(
         fresh = {"split": [split] * len(part)} | prediction_columns(part, scores, model.target)
         columns = {name: [*columns.get(name, []), *values] for name, values in fresh.items()}
     return metrics, columns
+
+
+def _split_names(dataset: Dataset) -> list[str]:
+    assert dataset.split_N is not None
+    return [str(name) for name in dataset.split_N]
+
+
+def _metrics_line(metrics: dict[str, dict[str, float]], chosen: str) -> str:
+    """The main metrics of each held-out part, the one that the model was chosen by first."""
+    shown = (chosen, "auroc", "macro_auroc", "accuracy", "macro_f1", "mcc", "pearson", "rmse")
+    lines = []
+    for split, values in metrics.items():
+        found = [f"{name} {values[name]:.4f}" for name in dict.fromkeys(shown) if name in values]
+        lines.append(f"{'validation' if split == 'val' else split}: {', '.join(found)}")
+    return "\n".join(lines)
 
 
 def _document(

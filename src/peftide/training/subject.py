@@ -1,0 +1,115 @@
+"""One backbone and method, counted before its weights are loaded, then ready to run."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from peftide.config import TrainSettings
+from peftide.errors import UserError
+from peftide.evaluation.metrics import METRIC_NAMES, main_metric
+from peftide.inference.encoder import Encoder
+from peftide.models.backbones import load_backbone, load_skeleton
+from peftide.models.machine import Machine
+from peftide.models.property_model import PropertyModel
+from peftide.models.tokens import Pieces
+from peftide.records import Dataset
+from peftide.training.build import build_model
+from peftide.training.loop import Schedule, Trainer
+from peftide.training.memory import Execution, Footprint, choose_execution, footprint
+from peftide.training.optimizer import DEFAULT_LEARNING_RATES
+
+
+@dataclass(frozen=True)
+class Count:
+    """What is known without the weights.
+
+    need: of memory; tokens: of each protein; execution: how to run within the limit, None where nothing does.
+    """
+
+    need: Footprint
+    tokens: tuple[int, ...]
+    trained_parameters: int
+    execution: Execution | None
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model on its device, its data and how to run it."""
+
+    settings: TrainSettings
+    dataset: Dataset
+    model: PropertyModel
+    encoder: Encoder
+    pieces: list[Pieces]
+    schedule: Schedule
+    execution: Execution
+
+    def trainer(self, dataset: Dataset, vectors_PD: np.ndarray | None) -> Trainer:
+        """A trainer of the model on these examples; for `vectors_PD` see there."""
+        return Trainer(
+            self.model,
+            self.encoder,
+            dataset,
+            self.pieces,
+            self.schedule,
+            token_budget=self.execution.token_budget,
+            vectors_PD=vectors_PD,
+        )
+
+
+def count(settings: TrainSettings, dataset: Dataset, machine: Machine, *, held_bytes: int, limit_bytes: int) -> Count:
+    """Count what training takes and choose how to run it; held_bytes: what the process holds before it begins."""
+    model = build_model(settings, dataset, load_skeleton(settings.backbone))
+    need = footprint(model, machine)
+    tokens = tuple(protein.num_tokens for protein in model.pieces(dataset.proteins))
+    execution = choose_execution(
+        need,
+        machine,
+        tokens,
+        held_bytes=held_bytes,
+        limit_bytes=limit_bytes,
+        checkpoint_layers=settings.checkpoint_layers,
+        token_budget=settings.token_budget,
+        must_fit=settings.memory is not None,
+    )
+    return Count(need, tokens, model.num_trained, execution)
+
+
+def make_subject(settings: TrainSettings, dataset: Dataset, machine: Machine, execution: Execution) -> Subject:
+    """Load the backbone, put adapters and head on it, and place it on its device."""
+    schedule = schedule_of(settings, dataset)
+    frozen_dtype = torch.float32 if settings.method == "full" else machine.dtype
+    backbone = load_backbone(settings.backbone, dtype=frozen_dtype)
+    model = build_model(settings, dataset, backbone)
+    encoder = Encoder(
+        backbone,
+        model.model,
+        machine,
+        pooling=model.pooling,
+        checkpoint_layers=execution.checkpoint_layers,
+        compile_layers=settings.compile,
+    )
+    model.head.to(machine.device)
+    return Subject(settings, dataset, model, encoder, model.pieces(dataset.proteins), schedule, execution)
+
+
+def schedule_of(settings: TrainSettings, dataset: Dataset) -> Schedule:
+    """The schedule that the settings ask for; UserError for a metric that the targets do not have."""
+    metric = main_metric(dataset.kind) if settings.metric == "auto" else settings.metric
+    if metric not in METRIC_NAMES[dataset.kind]:
+        raise UserError(
+            f"--metric {metric}: not a metric of {dataset.kind} targets; choose one of "
+            f"{', '.join(METRIC_NAMES[dataset.kind])}"
+        )
+    return Schedule(
+        epochs=settings.epochs,
+        batch_examples=settings.batch_examples,
+        learning_rate=settings.learning_rate or DEFAULT_LEARNING_RATES[settings.method],
+        weight_decay=settings.weight_decay,
+        warmup_fraction=settings.warmup_fraction,
+        clip_norm=settings.clip_norm,
+        patience=settings.patience,
+        metric=metric,
+        seed=settings.seed,
+    )
