@@ -29,7 +29,7 @@ check: $(INSTALLED)  ## format, lint, types, import layers, generated documentat
 	.venv/bin/python docs/make_settings.py --check
 
 bench: $(INSTALLED)  ## run every benchmark with its defaults
-	@set -e; for script in $(sort $(wildcard benchmarks/*.py)); do echo "$$script"; .venv/bin/python "$$script"; done
+	@set -e; for script in benchmarks/training_speed.py benchmarks/embedding_speed.py benchmarks/scaling.py; do echo "$$script"; .venv/bin/python "$$script"; done
 
 docs: $(INSTALLED)  ## write the generated documentation
 	.venv/bin/python docs/make_settings.py

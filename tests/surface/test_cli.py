@@ -19,7 +19,12 @@ FLAGS = {
     "train": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --out --task --target --max-residues --long-proteins --val-fraction
         --test-fraction --backbone --method --head --head-width --head-dropout --pooling --lora-rank --lora-alpha
         --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --learning-rate --weight-decay
-        --warmup-fraction --clip-norm --patience --metric --class-weights --seed --checkpoint-layers""",
+        --warmup-fraction --clip-norm --patience --metric --class-weights --seed --checkpoint-layers --memory""",
+    "plan": f"""{TABLE_FLAGS} {MACHINE_FLAGS}
+        --json --task --target --max-residues --long-proteins --val-fraction --test-fraction --head
+        --head-width --head-dropout --pooling --backbones --methods --lora-rank --lora-alpha
+        --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --seed
+        --checkpoint-layers --memory""",
     "evaluate": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out --split",
     "predict": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out",
     "embed": f"""{MACHINE_FLAGS} --out --backbone --bundle --per-residue --pooling --column-id --column-sequence

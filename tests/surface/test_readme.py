@@ -68,7 +68,7 @@ def test_the_example_of_the_readme_trains_measures_predicts_and_embeds(
     make_example_files()
     assert [main(command.split()) for command in commands(README)] == [0, 0, 0, 0]
     assert {path.name for path in Path("runs/first").iterdir()} == {
-        *("adapter", "head.safetensors", "predictions.tsv", "run.json"),
+        *("adapter", "head.safetensors", "predictions.tsv", "run.json", "split.tsv"),
     }
     header, *rows = Path("scores.tsv").read_text("utf-8").splitlines()
     assert header.split("\t") == ["protein_a", "protein_b", "prediction", "probability"]

@@ -16,8 +16,11 @@ from peftide.errors import UserError
 Tool = Literal["auto", "mmseqs", "builtin"]
 
 BUILTIN = "builtin k-mer search 1"
-CANDIDATES_PER_QUERY, FEWER_CANDIDATES = 50, 15  # the fewer from 40 % identity on, where they lose 1 %
-MIN_UNGAPPED_SCORE = 45  # loses 1 % of the relatives among the candidates and 90 % of the rest
+# Candidates per query and seed hits looked at for them: below 40 % identity, and from there on, where few suffice
+THOROUGH, QUICK = (50, 40_000), (15, 15_000)
+# Score without gaps that relatives reach: this, and so much per residue of the shorter protein for each unit of
+# identity times coverage asked for. Of the candidates it lets pass 99 % of the relatives and 5 % of the rest
+MIN_UNGAPPED_SCORE, MIN_UNGAPPED_PER_RESIDUE = 45, 0.8
 BAND, WIDE_BAND = 64, 256  # diagonals; the wide one for relatives that the other does not settle
 # Karlin-Altschul constants of BLOSUM62 with gaps 11, 1
 LAMBDA, K = 0.267, 0.041
@@ -39,7 +42,7 @@ def find_hits(
     threads: all cores when None.
 
     The builtin search looks at what shares three spaced seeds of a ten-letter alphabet on nearby diagonals (see
-    `kmer_search`), keeps what scores 45 without gaps, and aligns that with gaps in a band (see `alignment`).
+    `kmer_search`), keeps what scores well without gaps, and aligns that with gaps in a band (see `alignment`).
 
     Raises:
         UserError: mmseqs is asked for and is not there, or fails.
@@ -93,19 +96,20 @@ def nearest_training_proteins(
 def _search_builtin(
     queries: Sequence[str], targets: Sequence[str] | None, *, identity: float, coverage: float, threads: int | None
 ) -> Hits:
-    per_query = CANDIDATES_PER_QUERY if identity < 0.4 else FEWER_CANDIDATES
-    candidates = find_candidates(queries, targets, per_query=per_query)
+    per_query, hits_per_query = THOROUGH if identity < 0.4 else QUICK
+    candidates = find_candidates(queries, targets, per_query=per_query, hits_per_query=hits_per_query)
     against = queries if targets is None else targets
+    length_Q, length_T = (np.array([len(sequence) for sequence in table]) for table in (queries, against))
+    shorter_C = np.minimum(length_Q[candidates.query_C], length_T[candidates.target_C])
+    least_C = np.maximum(MIN_UNGAPPED_SCORE, MIN_UNGAPPED_PER_RESIDUE * identity * coverage * shorter_C)
     score_C, diagonal_C = score_without_gaps(queries, against, candidates, threads=threads)
-    candidates = replace(candidates, diagonal_C=diagonal_C).take(score_C >= MIN_UNGAPPED_SCORE)
+    candidates = replace(candidates, diagonal_C=diagonal_C).take(score_C >= least_C)
     hits = _aligned(queries, against, candidates, band=BAND, threads=threads)
-    unsettled = ~hits.is_similar(identity=identity, coverage=coverage)
-    unsettled &= hits.is_similar(identity=0.8 * identity, coverage=0.4 * coverage)
-    again = _aligned(queries, against, candidates.take(unsettled), band=WIDE_BAND, threads=threads)
-    hits = hits.take(~unsettled).followed_by(again)
-    length_Q, num_residues = np.array([len(query) for query in queries]), sum(map(len, against))
-    evalue_H = length_Q[hits.query_H] * num_residues * np.exp2(-hits.bits_H)
-    return hits.take(evalue_H <= MAX_EVALUE).best_first()
+    is_chance_H = length_Q[hits.query_H] * length_T.sum() * np.exp2(-hits.bits_H) > MAX_EVALUE
+    is_unsettled_H = hits.is_similar(identity=0.8 * identity, coverage=0.4 * coverage)
+    is_unsettled_H &= ~is_chance_H & ~hits.is_similar(identity=identity, coverage=coverage)
+    again = _aligned(queries, against, candidates.take(is_unsettled_H), band=WIDE_BAND, threads=threads)
+    return hits.take(~is_chance_H & ~is_unsettled_H).followed_by(again).best_first()
 
 
 def _aligned(
