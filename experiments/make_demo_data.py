@@ -1,10 +1,11 @@
 """Cut the demo data of the package from Swiss-Prot 2014_01 with GO-derived labels; needs `mmseqs` on the PATH.
 
-    python experiments/make_demo_data.py SOURCES src/peftide/data/demo
+    python experiments/make_demo_data.py SOURCES HUMAN src/peftide/data/demo
 
-SOURCES holds human_pairs.tsv.gz (protein_a, protein_b, ...), human_sequences.tsv.gz (accession, sequence) and
-go_oligomer_2014.tsv.gz (accession, go_classes, sequence); README.md in the output folder says what they are. The same
-sources and seed give the same files, byte for byte.
+SOURCES holds yeast_pairs.tsv.gz and human_pairs.tsv.gz (protein_a, protein_b, ...), yeast_sequences.tsv.gz and
+human_sequences.tsv.gz (accession, sequence) and go_oligomer_2014.tsv.gz (accession, go_classes, sequence). HUMAN is a
+gzipped TSV whose column `accession` lists human proteins. README.md in the output folder says what they are. The same
+sources, seed and mmseqs give the same files, byte for byte.
 """
 
 import argparse
@@ -21,19 +22,12 @@ from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
 SPLITS = ("train", "val", "test")
-FRACTIONS = np.array([0.62, 0.13, 0.25])
+FRACTIONS = np.array([0.56, 0.14, 0.30])
 SHORTEST, LONGEST = 40, 500  # residues
-COVERAGE = 0.5  # of either protein, for a hit to count as homology of the whole
-PPI_IDENTITY = 0.30
-OLIGOMER_IDENTITY = 0.40
-LARGEST_FAMILY = 20  # proteins of one class taken from one family
-MOST_HOMODIMERS = 700
-LABELS = {
-    "homodimer (GO:0042803)": "homodimer",
-    "homotetramer (GO:0051289)": "homotetramer",
-    # the homodimer term also holds for higher oligomers that are built from dimers
-    "homodimer (GO:0042803);homotetramer (GO:0051289)": "homotetramer",
-}
+IDENTITY, COVERAGE = 0.30, 0.5  # of an alignment, over either protein: what must not lie in two splits
+LARGEST_FAMILY = 5  # proteins of one class taken from one family
+LARGEST_SHARE = 0.1  # of all examples: a larger component belongs to the training set
+HOMOMER, HETEROMER = "homo-oligomer", "hetero-complex"
 
 Hit = tuple[str, str, float, float]  # two proteins, identity, larger of the two coverages
 
@@ -42,31 +36,29 @@ def main() -> None:
     """Read the sources, cut both tasks, write the files."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sources", type=Path)
+    parser.add_argument("human", type=Path)
     parser.add_argument("out", type=Path)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=3)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
     cut_ppi(arguments.sources, arguments.out, np.random.default_rng([arguments.seed, 1]))
-    cut_oligomer(arguments.sources, arguments.out, np.random.default_rng([arguments.seed, 2]))
+    cut_oligomer(arguments.sources, arguments.human, arguments.out, np.random.default_rng([arguments.seed, 2]))
 
 
 def cut_ppi(sources: Path, out: Path, generator: np.random.Generator) -> None:
-    """Co-complex pairs of human proteins that are no homologs of each other, and as many drawn negatives.
+    """Co-complex pairs of yeast proteins that are no homologs of each other, and as many drawn negatives.
 
     Whole components of the graph of pairs and homologs go to one split, so no pair is lost between two. In each split
     the negatives are drawn by shuffling the ends of its positives, so each protein has as many of either.
     """
-    sequences = {row["accession"]: row["sequence"] for row in rows(sources / "human_sequences.tsv.gz")}
-    known = [(row["protein_a"], row["protein_b"]) for row in rows(sources / "human_pairs.tsv.gz")]
-    hits = search(sequences)
+    sequences = {row["accession"]: row["sequence"] for row in rows(sources / "yeast_sequences.tsv.gz")}
+    known = [(row["protein_a"], row["protein_b"]) for row in rows(sources / "yeast_pairs.tsv.gz")]
+    short = {name: sequence for name, sequence in sequences.items() if SHORTEST <= len(sequence) <= LONGEST}
+    hits = search(short)
     homologs = {frozenset(hit[:2]) for hit in hits}
-    pairs = [
-        pair
-        for pair in known
-        if all(SHORTEST <= len(sequences[name]) <= LONGEST for name in pair) and frozenset(pair) not in homologs
-    ]
+    pairs = [pair for pair in known if set(pair) <= short.keys() and frozenset(pair) not in homologs]
     names = sorted({name for pair in pairs for name in pair})
-    family = families(names, [*close(hits, PPI_IDENTITY), *pairs])
+    family = families(names, [*close(hits), *pairs])
     split_of = deal(Counter(family[a] for a, _ in pairs), generator)
     forbidden = homologs | {frozenset(pair) for pair in known}
     table = []
@@ -76,38 +68,41 @@ def cut_ppi(sources: Path, out: Path, generator: np.random.Generator) -> None:
         table += [(*pair, 1, split) for pair in positives] + [(*pair, 0, split) for pair in negatives]
     order = generator.permutation(len(table))
     write_tsv(out / "ppi_pairs.tsv", ("protein_a", "protein_b", "label", "split"), [table[i] for i in order])
-    fasta = "".join(f">{name}\n{sequences[name]}\n" for name in names)
-    write_gzip(out / "ppi_proteins.fasta.gz", fasta)
+    write_gzip(out / "ppi_proteins.fasta.gz", "".join(f">{name}\n{sequences[name]}\n" for name in names))
 
 
-def cut_oligomer(sources: Path, out: Path, generator: np.random.Generator) -> None:
-    """Homodimers and homotetramers by GO term, whole families in one split, large families thinned."""
-    entries = {
-        row["accession"]: (row["sequence"], LABELS[row["go_classes"]])
-        for row in rows(sources / "go_oligomer_2014.tsv.gz")
-        if row["go_classes"] in LABELS and SHORTEST <= len(row["sequence"]) <= LONGEST
+def cut_oligomer(sources: Path, human: Path, out: Path, generator: np.random.Generator) -> None:
+    """Human homo-oligomers and human subunits of hetero-complexes by GO term, whole families in one split.
+
+    A protein with both annotations is left out, and so is everything not in the list of human proteins, which both
+    classes come from: nothing but the annotation may tell them apart.
+    """
+    people = {row["accession"] for row in rows(human)}
+    homomers = {row["accession"]: row["sequence"] for row in rows(sources / "go_oligomer_2014.tsv.gz")}
+    heteromers = {row["accession"]: row["sequence"] for row in rows(sources / "human_sequences.tsv.gz")}
+    sequences = {
+        name: sequence
+        for name, sequence in sorted((homomers | heteromers).items())
+        if name in people and SHORTEST <= len(sequence) <= LONGEST and (name in homomers) != (name in heteromers)
     }
-    sequences = {name: sequence for name, (sequence, _) in entries.items()}
-    names = sorted({sequence: name for name, sequence in sorted(sequences.items(), reverse=True)}.values())
-    family = families(names, close(search({name: sequences[name] for name in names}), OLIGOMER_IDENTITY))
-    kept = thin([names[i] for i in generator.permutation(len(names))], family, {n: entries[n][1] for n in names})
-    tetramers = Counter(family[name] for name in kept if entries[name][1] == "homotetramer")
-    dimers = Counter(family[name] for name in kept if family[name] not in tetramers)
-    split_of = deal(tetramers, generator) | deal(dimers, generator)
-    table = [(name, *entries[name], split_of[family[name]]) for name in kept]
+    label = {name: HOMOMER if name in homomers else HETEROMER for name in sequences}
+    names = sorted({sequence: name for name, sequence in reversed(sequences.items())}.values())
+    family = families(names, close(search({name: sequences[name] for name in names})))
+    kept = thin([names[i] for i in generator.permutation(len(names))], family, label)
+    homo_families = Counter(family[name] for name in kept if label[name] == HOMOMER)
+    other_families = Counter(family[name] for name in kept if family[name] not in homo_families)
+    split_of = deal(homo_families, generator) | deal(other_families, generator)
+    table = [(name, sequences[name], label[name], split_of[family[name]]) for name in kept]
     write_gzip(out / "oligomer.tsv.gz", tsv(("id", "sequence", "label", "split"), table))
 
 
 def thin(names: list[str], family: dict[str, int], label: dict[str, str]) -> list[str]:
-    """At most LARGEST_FAMILY of a class from one family, and homodimers up to MOST_HOMODIMERS, first come."""
+    """At most LARGEST_FAMILY proteins of a class from one family, first come."""
     taken: Counter[tuple[int, str]] = Counter()
-    num_homodimers, kept = 0, []
+    kept = []
     for name in names:
-        key = (family[name], label[name])
-        is_dimer = label[name] == "homodimer"
-        if taken[key] < LARGEST_FAMILY and not (is_dimer and num_homodimers >= MOST_HOMODIMERS):
-            taken[key] += 1
-            num_homodimers += is_dimer
+        taken[family[name], label[name]] += 1
+        if taken[family[name], label[name]] <= LARGEST_FAMILY:
             kept.append(name)
     return kept
 
@@ -126,16 +121,17 @@ def search(sequences: dict[str, str]) -> list[Hit]:
         fasta.write_text("".join(f">{name}\n{sequence}\n" for name, sequence in sorted(sequences.items())))
         subprocess.run(
             ["mmseqs", "easy-search", str(fasta), str(fasta), str(table), str(Path(folder) / "work"),
-             "-s", "7.5", "-e", "0.001", "--format-output", "query,target,fident,qcov,tcov", "-v", "1"],
+             "-s", "7.5", "-e", "0.001", "--max-seqs", "4000", "--threads", "1", "-v", "1",
+             "--format-output", "query,target,fident,qcov,tcov"],
             check=True,
         )  # fmt: skip
         lines = [line.split("\t") for line in table.read_text().splitlines()]
     return [(q, t, float(identity), max(float(a), float(b))) for q, t, identity, a, b in lines if q != t]
 
 
-def close(hits: Iterable[Hit], identity: float) -> list[tuple[str, str]]:
+def close(hits: Iterable[Hit]) -> list[tuple[str, str]]:
     """Pairs of proteins that may not lie in two splits."""
-    return [(a, b) for a, b, same, coverage in hits if same >= identity and coverage >= COVERAGE]
+    return [(a, b) for a, b, identity, coverage in hits if identity >= IDENTITY and coverage >= COVERAGE]
 
 
 def families(names: list[str], links: Iterable[tuple[str, str]]) -> dict[str, int]:
@@ -147,11 +143,13 @@ def families(names: list[str], links: Iterable[tuple[str, str]]) -> dict[str, in
 
 
 def deal(sizes: Counter[int], generator: np.random.Generator) -> dict[int, str]:
-    """Families to splits at random, a family only where it does not overfill by more than half of itself."""
+    """Families to splits at random, one only where it does not overfill by more than half of itself; giants train."""
     order = [sorted(sizes)[i] for i in generator.permutation(len(sizes))]
     wanted, got, split_of = FRACTIONS * sizes.total(), np.zeros(3), {}
-    for family in order:
+    for family in sorted(order, key=lambda family: sizes[family] <= LARGEST_SHARE * sizes.total()):
         lack = wanted - got
+        if sizes[family] > LARGEST_SHARE * sizes.total():
+            lack = np.array([sizes[family], 0, 0])
         fitting = [i for i in range(3) if lack[i] >= sizes[family] / 2] or [int(lack.argmax())]
         weights = np.maximum(lack[fitting], 1e-9)
         choice = int(generator.choice(fitting, p=weights / weights.sum()))

@@ -29,9 +29,9 @@ def test_no_protein_is_in_two_splits():
 
 def test_the_sizes_are_those_of_the_readme():
     pairs = Counter((row["split"], row["label"]) for row in table(DEMO_DATA / "ppi_pairs.tsv"))
-    assert pairs == {(s, c): n for s, n in (("train", 635), ("val", 128), ("test", 267)) for c in "01"}
+    assert pairs == {(s, c): n for s, n in (("train", 723), ("val", 165), ("test", 372)) for c in "01"}
     oligomers = Counter(row["split"] for row in table(DEMO_DATA / "oligomer.tsv.gz"))
-    assert oligomers == {"train": 573, "val": 121, "test": 234}
+    assert oligomers == {"train": 393, "val": 100, "test": 223}
 
 
 def test_every_protein_is_in_as_many_negative_as_positive_pairs_of_its_split():

@@ -40,7 +40,7 @@ HEAD = {"epochs": 20, "patience": 5}
 TASKS = (
     DemoTask(
         "ppi",
-        "Do two human proteins belong to the same complex? No protein and no close homolog is in two splits.",
+        "Do two yeast proteins belong to the same complex? No protein, complex or close homolog is in two splits.",
         DataSettings(
             data=str(DEMO_DATA / "ppi_pairs.tsv"), sequences=str(DEMO_DATA / "ppi_proteins.fasta.gz"), task="pair"
         ),
@@ -48,8 +48,8 @@ TASKS = (
     ),
     DemoTask(
         "oligomer",
-        "Homodimer or homotetramer? No close homolog is in two splits.",
-        DataSettings(data=str(DEMO_DATA / "oligomer.tsv.gz"), task="protein", target="binary"),
+        "Does a human protein assemble with copies of itself, or as a subunit of a complex of different proteins?",
+        DataSettings(data=str(DEMO_DATA / "oligomer.tsv.gz"), task="protein", target="multiclass"),
         {"head": HEAD, "lora": {"epochs": 3}},
     ),
 )
@@ -116,7 +116,7 @@ def _predict_again(folder: Path, console: Console) -> None:
 
 def _summary_table(summary: dict[str, Any]) -> Table:
     table = Table(title="test set: no protein and no close homolog of it was in training")
-    for heading in ("task", "method", "AUPR", "AUROC", "trained parameters", "seconds", "peak GiB"):
+    for heading in ("task", "method", "(macro-)AUPR", "AUROC", "trained parameters", "seconds", "peak GiB"):
         table.add_column(heading, justify="left" if heading in ("task", "method") else "right")
     for task, results in summary["tasks"].items():
         for method, result in results.items():
@@ -124,7 +124,8 @@ def _summary_table(summary: dict[str, Any]) -> Table:
             memory = f"{result['peak_memory_bytes'] / 2**30:.2f}" if "peak_memory_bytes" in result else ""
             parameters = f"{result['trained_parameters']:,}" if "trained_parameters" in result else ""
             table.add_row(
-                *(task, method, f"{test['aupr']:.3f}", f"{test['auroc']:.3f}"),
+                *(task, method, f"{test.get('aupr', test.get('macro_aupr')):.3f}"),
+                f"{test.get('auroc', test.get('macro_auroc')):.3f}",
                 *(parameters, f"{result['seconds']:.1f}", memory),
             )
     return table
