@@ -44,13 +44,13 @@ TASKS = (
         DataSettings(
             data=str(DEMO_DATA / "ppi_pairs.tsv"), sequences=str(DEMO_DATA / "ppi_proteins.fasta.gz"), task="pair"
         ),
-        {"head": HEAD, "lora": {"epochs": 2, "batch_examples": 128}},
+        {"head": HEAD, "lora": {"epochs": 1}},
     ),
     DemoTask(
         "oligomer",
         "Does a human protein assemble with copies of itself, or as a subunit of a complex of different proteins?",
         DataSettings(data=str(DEMO_DATA / "oligomer.tsv.gz"), task="protein", target="multiclass"),
-        {"head": HEAD, "lora": {"epochs": 3}},
+        {"head": HEAD, "lora": {"epochs": 2, "batch_examples": 32}},
     ),
 )
 
