@@ -104,7 +104,7 @@ class _Batches:
     """Candidates in order of falling length, so that those of one batch fill a rectangle.
 
     query_first_C, target_first_C: positions of the letters of row 0; in row r, the cell in column w of the band aligns
-    query letter r with target letter r + w.
+    query letter r with target letter r + w. So the band reaches from band / 2 - 1 below the diagonal to band / 2 above.
     """
 
     queries: "_Codes"

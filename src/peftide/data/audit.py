@@ -181,7 +181,7 @@ def _verdict(
     flags: list[str], overlaps: tuple[Overlap, ...], homology_tool: str | None, shortcuts: tuple[Shortcut, ...]
 ) -> str:
     if flags:
-        return f"FLAGGED: a score on these splits cannot be taken for what new proteins would get: {'; '.join(flags)}"
+        return f"FLAGGED: a score on these splits would mislead: {'; '.join(flags)}"
     if not overlaps:
         return "NOTHING TO COMPARE: there is only one split"
     worst = max(overlap.leaked_fraction for overlap in overlaps)

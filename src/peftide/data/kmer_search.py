@@ -14,6 +14,7 @@ NUM_SEEDS = len(SEEDS) * NO_LETTER**6
 HITS_PER_BLOCK = 500_000  # keeps the arrays of one step in the processor's cache
 DIAGONAL_BIN = 16  # residues; hits in two neighbouring bins count together
 MIN_SHARED_SEEDS = 3
+NUM_PREFERRED = 5  # best candidates of either protein, which the many of a large family do not crowd out
 
 
 @dataclass(frozen=True)
@@ -43,55 +44,63 @@ def find_candidates(
 
     targets: None searches the queries among themselves, each pair once with query < target. hits_per_query: the most
     frequent seeds are left out until no more occurrences of a query's seeds in targets remain, on average; so time
-    grows linearly with the number of proteins (0.1 ms for 1,000 hits).
+    grows linearly with the number of proteins (0.1 ms for 1,000 hits), as memory does (80 kB for a protein).
     """
     query = _occurrences(queries)
     target = query if targets is None else _occurrences(targets)
-    by_seed = np.argsort(target.seed_O, kind="stable")
-    first_of_seed = np.concatenate([[0], np.cumsum(np.bincount(target.seed_O, minlength=NUM_SEEDS))])
-    frequency_O = np.diff(first_of_seed)[query.seed_O]
-    is_used_O = frequency_O <= _largest_frequency(frequency_O, hits_per_query * len(queries))
+    by_seed = np.argsort(target.seed_O, kind="stable").astype(np.int32)
+    first_of_seed = np.concatenate([[0], np.cumsum(np.bincount(target.seed_O, minlength=NUM_SEEDS))]).astype(np.int32)
     if targets is None:  # only the occurrences after one's own: proteins are in order within a seed
         begin_O = np.empty_like(by_seed)
         begin_O[by_seed] = np.arange(1, len(by_seed) + 1)
     else:
         begin_O = first_of_seed[query.seed_O]
+    frequency_O = np.diff(first_of_seed)[query.seed_O]
+    is_used_O = frequency_O <= _largest_frequency(frequency_O, hits_per_query * len(queries))
     count_O = np.where(is_used_O, first_of_seed[query.seed_O + 1] - begin_O, 0)
-    del frequency_O, is_used_O
-    num_targets, longest = len(target.start_P), max(map(len, [*queries, *(targets or ())]), default=0) + DIAGONAL_BIN
-    span = 2 * longest
-    protein_O, position_O = target.places(slice(None))
-    place_O = (protein_O * span - position_O)[by_seed]
-    del by_seed, protein_O, position_O
+    num_targets = len(target.start_P)
+    span = 2 * (max(map(len, [*queries, *(targets or ())]), default=0) + DIAGONAL_BIN)
+    place_O = target.places(by_seed, span)
+    del frequency_O, is_used_O, by_seed
     blocks = []
     for block in _blocks(query, count_O):
         size_O = count_O[block]
         hit = np.repeat(begin_O[block] - np.cumsum(size_O) + size_O, size_O) + np.arange(size_O.sum())
-        protein_O, position_O = query.places(block)
-        key = place_O[hit] + np.repeat(protein_O * (num_targets * span) + position_O + longest, size_O)
+        protein_O, position_O = query.whereabouts(query.letter_O[block])
+        key = place_O[hit] + np.repeat(protein_O * (num_targets * span) + position_O + span // 2, size_O)
         blocks.append(_best_diagonals(key, span))
     pair, diagonal, num_shared = (np.concatenate(column) for column in zip(*blocks, strict=True))
-    found = Candidates(pair // num_targets, pair % num_targets, num_shared, diagonal - longest)
+    found = Candidates(pair // num_targets, pair % num_targets, num_shared, diagonal - span // 2)
     if targets is None:
         found = found.take(found.query_C != found.target_C)
-    return found.take(np.argsort(-found.num_seeds_C, kind="stable")[: per_query * len(queries)])
+    return found.take(_best_first(found)[: per_query * len(queries)])
 
 
 @dataclass(frozen=True)
 class _Occurrences:
     """Seeds of all proteins in order of protein and position: number of the seed and place in the joined letters (O,).
 
-    start_P: place of each protein's first letter.
+    start_P: place of each protein's first letter. protein_L: protein of each letter.
     """
 
     seed_O: np.ndarray
     letter_O: np.ndarray
     start_P: np.ndarray
+    protein_L: np.ndarray
 
-    def places(self, block: slice) -> tuple[np.ndarray, np.ndarray]:
-        """Protein and position in it (O,) of a run of occurrences."""
-        protein_O = np.searchsorted(self.start_P, self.letter_O[block], side="right") - 1
-        return protein_O, self.letter_O[block] - self.start_P[protein_O]
+    def whereabouts(self, letter_O: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Protein and position in it (O,) of some letters."""
+        protein_O = self.protein_L[letter_O].astype(np.int64)
+        return protein_O, letter_O - self.start_P[protein_O]
+
+    def places(self, rows: np.ndarray, span: int) -> np.ndarray:
+        """protein * span - position (O,) of the occurrences in `rows`, piece by piece to save memory."""
+        place_O = np.empty(len(rows), dtype=np.int64)
+        for start in range(0, len(rows), HITS_PER_BLOCK):
+            piece = slice(start, start + HITS_PER_BLOCK)
+            protein_O, position_O = self.whereabouts(self.letter_O[rows[piece]])
+            place_O[piece] = protein_O * span - position_O
+        return place_O
 
 
 def _occurrences(sequences: Sequence[str]) -> _Occurrences:
@@ -111,7 +120,8 @@ def _occurrences(sequences: Sequence[str]) -> _Occurrences:
             is_valid_LS[:, column] &= number_L[offset : offset + size] != NO_LETTER
     length_P = np.array([len(sequence) + len(gap) for sequence in sequences])
     letter_O = np.repeat(np.arange(size, dtype=np.int32), is_valid_LS.sum(axis=1))
-    return _Occurrences(seed_LS[is_valid_LS], letter_O, np.cumsum(length_P) - length_P)
+    protein_L = np.repeat(np.arange(len(sequences), dtype=np.int32), length_P)
+    return _Occurrences(seed_LS[is_valid_LS], letter_O, np.cumsum(length_P) - length_P, protein_L)
 
 
 def _largest_frequency(count_O: np.ndarray, most_hits: int) -> int:
@@ -124,7 +134,7 @@ def _largest_frequency(count_O: np.ndarray, most_hits: int) -> int:
 def _blocks(query: _Occurrences, count_O: np.ndarray) -> list[slice]:
     """Runs of whole proteins with about HITS_PER_BLOCK hits each."""
     first_of_protein = np.searchsorted(query.letter_O, query.start_P)
-    hits_before = np.concatenate([[0], np.cumsum(count_O)])[first_of_protein]
+    hits_before = np.concatenate([[0], np.cumsum(count_O, dtype=np.int64)])[first_of_protein]
     first_of_block = first_of_protein[np.unique(hits_before // HITS_PER_BLOCK, return_index=True)[1]]
     return [slice(*edge) for edge in pairwise([*first_of_block.tolist(), len(count_O)])]
 
@@ -132,7 +142,7 @@ def _blocks(query: _Occurrences, count_O: np.ndarray) -> list[slice]:
 def _best_diagonals(key_H: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pair, diagonal and number of hits of the best two neighbouring bins of each pair with MIN_SHARED_SEEDS.
 
-    key_H: pair * span + diagonal of each hit.
+    key_H: pair * span + diagonal of each hit. The two bins reach from 15 below their diagonal to 16 above it.
     """
     key_H //= DIAGONAL_BIN
     key_H.sort()
@@ -142,9 +152,24 @@ def _best_diagonals(key_H: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarra
     with_next_B = num_B.copy()
     with_next_B[:-1] += np.where(bin_B[1:] == bin_B[:-1] + 1, num_B[1:], 0)
     enough = with_next_B >= MIN_SHARED_SEEDS
-    diagonal_B, num_B = (bin_B[enough] + 1) * DIAGONAL_BIN, with_next_B[enough]
+    diagonal_B, num_B = (bin_B[enough] + 1) * DIAGONAL_BIN - 1, with_next_B[enough]
     pair_B = diagonal_B // span
     best_first = np.lexsort((-num_B, pair_B))
     pair, best = np.unique(pair_B[best_first], return_index=True)
     chosen = best_first[best]
     return pair, diagonal_B[chosen] - pair * span, num_B[chosen]
+
+
+def _best_first(found: Candidates) -> np.ndarray:
+    """Order of the candidates: those preferred by one of their proteins, then the rest, each by number of seeds."""
+    rank_C = np.minimum(*(_rank_within(side_C, found.num_seeds_C) for side_C in (found.query_C, found.target_C)))
+    return np.lexsort((-found.num_seeds_C, rank_C >= NUM_PREFERRED))
+
+
+def _rank_within(protein_C: np.ndarray, num_seeds_C: np.ndarray) -> np.ndarray:
+    """Place (C,) of each candidate among those of the same protein, 0 for the most seeds."""
+    order_C = np.lexsort((-num_seeds_C, protein_C))
+    ordered_C = protein_C[order_C]
+    rank_C = np.empty(len(order_C), dtype=np.int64)
+    rank_C[order_C] = np.arange(len(order_C)) - np.searchsorted(ordered_C, ordered_C)
+    return rank_C

@@ -35,7 +35,7 @@ def search_mmseqs(
     """Alignments of at least this identity; targets None: of the queries among themselves, each pair once.
 
     Sensitivity is 5.7 below 40 % identity (94 to 98 % of what 7 finds, in under half of its time), 4 from there on
-    (98 to 99 % of it, in a fifth of the time). Its files live in a temporary folder of their own.
+    (94 to 99 % of it, in a fifth of the time). Its files live in a temporary folder of their own.
 
     Raises:
         UserError: the program failed; with its own words.

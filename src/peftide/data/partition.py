@@ -22,25 +22,42 @@ def deal_groups(count_GC: np.ndarray, *, fractions_S: np.ndarray, generator: np.
 
     Iterative stratification (Sechidis et al. 2011) for groups: those with the rarest strata and the most examples go
     first, each to the part that lacks most of what it has. A group that would fill much of a smaller part goes to the
-    largest one, so that a test does not hang on one family. count_GC: examples of each group in each stratum.
+    largest one, so that a test does not hang on one family, unless a part would be left without the stratum.
+    count_GC: examples of each group in each stratum.
     """
-    size_G = count_GC.sum(axis=1)
-    most_S = np.maximum(LARGEST_SHARE * fractions_S * size_G.sum(), np.median(size_G))
-    most_S[np.argmax(fractions_S)] = np.inf
     total_C = np.maximum(count_GC.sum(axis=0), 1)
+    size_G, rarest_G = count_GC.sum(axis=1), np.where(count_GC > 0, total_C, np.inf).argmin(axis=1)
+    order_G = np.lexsort((generator.random(len(count_GC)), -size_G, total_C[rarest_G]))
+    num_left_C = np.bincount(rarest_G, minlength=len(total_C))
+    most_S = _largest_sizes(size_G, fractions_S)
     wanted_SC = fractions_S[:, None] * total_C
-    rarity_G = np.where(count_GC > 0, total_C, np.inf).min(axis=1, initial=np.inf)
-    order_G = np.lexsort((generator.random(len(count_GC)), -size_G, rarity_G))
-    weight_GC = count_GC / total_C
-    lack_SC = wanted_SC.astype(np.float64)
+    lack_SC, weight_GC = wanted_SC.copy(), count_GC / total_C
     tie_S = 1e-9 * fractions_S  # an equal lack goes to the larger part
     part_G = np.zeros(len(count_GC), dtype=np.int64)
     for group in order_G:
+        rarest = rarest_G[group]
+        is_without_S = lack_SC[:, rarest] == wanted_SC[:, rarest]
+        is_open_S = size_G[group] <= most_S
+        if num_left_C[rarest] <= is_without_S.sum():
+            is_open_S |= is_without_S
         lack_S = (lack_SC / wanted_SC) @ weight_GC[group] + tie_S
-        part = int(np.argmax(np.where(size_G[group] <= most_S, lack_S, -np.inf)))
-        part_G[group] = part
-        lack_SC[part] -= count_GC[group]
+        part_G[group] = np.argmax(np.where(is_open_S, lack_S, -np.inf))
+        lack_SC[part_G[group]] -= count_GC[group]
+        num_left_C[rarest] -= 1
     return part_G
+
+
+def _largest_sizes(size_G: np.ndarray, fractions_S: np.ndarray) -> np.ndarray:
+    """Largest group (S,) that each part takes: LARGEST_SHARE of the part; the largest part takes any.
+
+    More where the groups beyond that would fill over half of the largest part.
+    """
+    total = size_G.sum()
+    falling_G = np.sort(size_G)[::-1]
+    num_outsize = int(np.searchsorted(np.cumsum(falling_G), 0.5 * fractions_S.max() * total, side="right"))
+    largest_S = np.maximum(LARGEST_SHARE * fractions_S * total, falling_G[min(num_outsize, len(size_G) - 1)])
+    largest_S[np.argmax(fractions_S)] = np.inf
+    return largest_S
 
 
 def partition_graph(
