@@ -11,6 +11,8 @@ import torch
 
 from peftide.errors import UserError
 
+KERNEL_CACHES = ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY")  # of PyTorch's bf16 on CPUs, and of oneDNN
+KERNELS_KEPT = "64"  # more than the shapes of one step
 PACKAGES = ("peftide", "torch", "transformers", "peft", "numpy", "scikit-learn", "safetensors")
 
 
@@ -34,6 +36,8 @@ def choose_machine(device: str, precision: str, threads: int | None) -> Machine:
     """
     if threads is not None:
         torch.set_num_threads(threads)
+    for name in KERNEL_CACHES:  # each keeps 1,024 kernels otherwise; packed batches have a new shape in every step,
+        os.environ.setdefault(name, KERNELS_KEPT)  # which would take hundreds of megabytes and never be used again
     chosen = torch.device(_find_device() if device == "auto" else _checked_device(device))
     if precision == "auto":
         precision = "bf16" if _has_native_bf16(chosen) else "fp32"

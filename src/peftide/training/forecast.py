@@ -62,28 +62,29 @@ def forecast(
     work: Work, probe: Probe, need: Footprint, cache: CacheNeed, execution: Execution, *, epochs: int, base_bytes: int
 ) -> Forecast:
     """What the work takes, going by the probe; base_bytes: what the process holds before the backbone is loaded."""
-    encodes = bool(need.layers)
-    first_pass = _sum(probe.encode, work.standardizing)
-    if encodes:
-        fill = probe.frozen.fixed * len(work.standardizing) + probe.frozen.per_token * cache.new_tokens
-        last_pass = _sum(probe.encode, work.everything)
+    encoding = probe.encode.seconds
+    everything = _sum(encoding, work.everything)
+    new_share = cache.new_tokens / max(1, sum(work.everything))
+    if need.layers:
+        new_calls = new_share * len(work.standardizing)
+        fill = probe.frozen.fixed * new_calls + probe.frozen.per_token * cache.new_tokens
+        once = fill + _sum(encoding, work.standardizing) + everything
     else:
-        known = 1 - cache.new_tokens / max(1, sum(work.everything))
-        fill, last_pass = _sum(probe.encode, work.everything) * (1 - known), 0.0
+        fill = once = new_share * everything
     epoch = (
         work.batching_seconds
         + sum(_step_seconds(parts, probe) for parts in work.steps)
-        + _sum(probe.encode, work.validation)
+        + _sum(encoding, work.validation)
         + probe.scoring_seconds
     )
     peak, is_measured = _peak(work, probe, need, execution, base_bytes=base_bytes)
-    total = probe.startup_seconds + fill + first_pass + epochs * epoch + last_pass + probe.scoring_seconds
+    total = probe.startup_seconds + once + epochs * epoch + probe.scoring_seconds
     return Forecast(peak, is_measured, fill, epoch, total)
 
 
 def _step_seconds(parts: tuple[int, ...], probe: Probe) -> float:
     """All parts but the last are encoded twice: without gradient, then again with it."""
-    return _sum(probe.step, parts) + _sum(probe.encode, parts[:-1])
+    return _sum(probe.gradient.seconds, parts) + _sum(probe.encode.seconds, parts[:-1]) + probe.update_seconds
 
 
 def _sum(line: Line, calls: tuple[int, ...]) -> float:
@@ -92,13 +93,13 @@ def _sum(line: Line, calls: tuple[int, ...]) -> float:
 
 def _peak(work: Work, probe: Probe, need: Footprint, execution: Execution, *, base_bytes: int) -> tuple[int, bool]:
     """Bytes at the worst moment, and whether the probe's measurements stand behind them."""
-    held, step_bytes, encode_bytes = probe.held_bytes, probe.step_bytes, probe.encode_bytes
-    if held is None or step_bytes is None or encode_bytes is None:
+    step_bytes, encode_bytes = probe.gradient.added_bytes, probe.encode.added_bytes
+    if step_bytes is None or encode_bytes is None:
         return execution.planned_bytes, False
     rounded = 0 if execution.checkpoint_layers else min(need.rounded, step_bytes)
-    in_step = rounded + (step_bytes - rounded) * work.largest_part / probe.step_tokens
+    in_step = rounded + (step_bytes - rounded) * work.largest_part / probe.num_tokens
     if work.most_parts == 1:  # gradients come while what they are made from goes
         in_step -= min(need.gradients, in_step)
-    in_encoding = encode_bytes * work.largest_encoding / probe.encode_tokens
+    in_encoding = encode_bytes * work.largest_encoding / probe.num_tokens
     on_top = max(in_step, in_encoding - need.gradients) if need.layers else in_encoding
-    return round(base_bytes + held + need.best + on_top), True
+    return round(base_bytes + probe.held_bytes + need.best + on_top), True

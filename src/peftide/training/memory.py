@@ -24,7 +24,7 @@ LARGEST_BUDGET = 262_144
 COMFORTABLE_BUDGET = 4_096  # tokens at once that fill a device well enough
 MEMORY_SHARE = {"cuda": 0.8, "cpu": 0.5, "mps": 0.5}  # of what is left, where no limit is given
 MARGIN = 0.08  # of a limit that stays unplanned: fragments, and what a count cannot see
-CPU_SPREAD = 2.2  # resident memory over that of live tensors with glibc's allocator as it is (measured: 1.3 to 2.4)
+CPU_SPREAD = 2.5  # resident memory over that of live tensors with glibc's allocator as it is (measured: 1.3 to 2.8)
 FRUGAL_SPREAD = 1.05  # the same after `free_at_once`
 STATES_SHARE = 0.4  # of a limit's room, for frozen hidden states held on a GPU
 
@@ -114,8 +114,9 @@ def footprint(model: PropertyModel, machine: Machine) -> Footprint:
 def _kept_per_token(layer: EsmLayer, machine: Machine, *, width: int, inner: int) -> int:
     """Bytes per token that `models.packed.encoder_layer` keeps for its backward pass.
 
-    Always: the inputs of the two layer norms, query, key, value and output of the attention, its log-sum-exp (float32),
-    and the input of the GELU. For a trained or adapted matrix also its input, which LoRA's dropout makes its own copy.
+    Always: the inputs of the two layer norms with mean and scale (float32), query, key, value and output of the
+    attention, its log-sum-exp (float32), and the input of the GELU. For a trained or adapted matrix also its input,
+    of which LoRA's dropout makes a copy of its own beside its mask, and what lies between LoRA's two matrices.
     """
     size = machine.dtype.itemsize
     has_kernel = has_varlen(machine.device, machine.dtype)
@@ -127,12 +128,13 @@ def _kept_per_token(layer: EsmLayer, machine: Machine, *, width: int, inner: int
         (width, (layer.intermediate.dense,), False),
         (inner, (layer.output.dense,), False),
     )
-    kept = 2 * width * size + 4 * width * attention_size + 4 * attention.num_attention_heads + inner * size
+    kept = 2 * (width * size + 8) + 4 * width * attention_size + 4 * attention.num_attention_heads + inner * size
     mask_size = 1 if machine.device.type == "cuda" else size
     for numbers, matrices, is_kept_anyway in groups:
         dropped = sum(_has_dropout(matrix) for matrix in matrices)
         plain = any(_is_trained(matrix) and not _has_dropout(matrix) for matrix in matrices)
         kept += dropped * numbers * (size + mask_size) + (plain and not is_kept_anyway) * numbers * size
+        kept += sum(sum(matrix.r.values()) for matrix in matrices if isinstance(matrix, LoraLinear)) * size
     return kept
 
 
@@ -176,11 +178,12 @@ def choose_execution(
     enough = min(total, max(longest, min(largest, COMFORTABLE_BUDGET)))
     room = limit_bytes * (1 - MARGIN) - held_bytes - need.fixed
     states_bytes = need.per_state * total if machine.device.type == "cuda" and need.layers else 0
+    frugal = must_fit and can_free_at_once(machine.device)
     ways = [(checkpoint_layers, False)]
-    if must_fit and can_free_at_once(machine.device):
-        ways += [(checkpoint_layers, True), (True, True)]
-    elif need.layers:
-        ways.append((True, False))
+    if frugal:
+        ways.append((checkpoint_layers, True))
+    if need.layers:
+        ways.append((True, frugal))
     way, per_token, fitting = ways[0], 0.0, 0
     for way in ways:
         per_token = _spread(machine, is_frugal=way[1]) * need.per_token(checkpoint_layers=way[0])

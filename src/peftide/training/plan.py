@@ -79,8 +79,8 @@ def run_plan(settings: PlanSettings, console: Console) -> Plan:
     plan = Plan(tuple(rows), room.limit_bytes, said, describe(machine))
     counts = ", ".join(f"{len(dataset.part(split)):,} {split}" for split in SPLITS)
     console.print(f"{len(dataset.proteins):,} proteins; examples: {counts}", highlight=False)
-    width = console.width if console.is_terminal else TABLE_WIDTH
-    console.print(plan_table(rows, limit_bytes=room.limit_bytes, epochs=settings.epochs), width=width)
+    wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
+    wide.print(plan_table(rows, limit_bytes=room.limit_bytes, epochs=settings.epochs))
     console.print(said, highlight=False)
     if settings.json is not None:
         _write_json(Path(settings.json), asdict(plan) | {"settings": asdict(settings)})

@@ -24,7 +24,7 @@ HEADINGS = (
     "to the end",
     "trained",
 )
-TABLE_WIDTH = 110  # where there is no terminal, whose width would count
+TABLE_WIDTH = 120  # where there is no terminal
 
 
 def plan_table(rows: Sequence[Row], *, limit_bytes: int, epochs: int) -> Table:
@@ -32,7 +32,7 @@ def plan_table(rows: Sequence[Row], *, limit_bytes: int, epochs: int) -> Table:
     title = f"peak memory within {gibibytes(limit_bytes)}; to the end: at most {epochs} epochs"
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False)
     for heading in HEADINGS:
-        table.add_column(heading, justify="left" if heading in HEADINGS[:3] else "right", no_wrap=True)
+        table.add_column(heading, justify="left" if heading in HEADINGS[:3] else "right", no_wrap=heading != "backbone")
     for row in rows:
         fits = {True: "yes", False: "no", None: "?"}[row.fits]
         trained = "" if row.trained_parameters is None else f"{row.trained_parameters:,}"

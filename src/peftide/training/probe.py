@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
@@ -24,9 +25,12 @@ from peftide.training.resident import give_back, held_bytes, peak_bytes, start_p
 from peftide.training.subject import Subject
 from peftide.training.work import Work, sample_rows
 
-LONGEST_CALL_SECONDS = 3.0  # a probe stops to grow where the next step would take longer
+LONGEST_CALL_SECONDS = 2.5  # the samples stop to grow where a call would take longer
 GROWTH = 4
+SHARES = (1.0, 0.5, 0.25, 0.75, 1.0, 0.5)  # of the largest sample: the calls that are measured
 REPEATS = 3
+
+Call = Callable[[int, int], None]  # rung and part of a `_Ladder`
 
 
 @dataclass(frozen=True)
@@ -41,35 +45,48 @@ class Line:
         return self.fixed + self.per_token * num_tokens
 
     @staticmethod
-    def through(points: Sequence[tuple[float, float]]) -> "Line":
-        """The line through the first and the last of (tokens, seconds), neither of its two numbers below zero."""
-        (small, few_seconds), (large, seconds) = points[0], points[-1]
-        slope = (seconds - few_seconds) / (large - small) if large > small else seconds / large
-        per_token = min(max(slope, 0.0), seconds / large)
-        return Line(seconds - per_token * large, per_token)
+    def through(points: Sequence[tuple[int, float]]) -> "Line":
+        """The line nearest to (tokens, seconds), none of its two numbers below zero.
+
+        Its slope is the median of those of all pairs of points (Theil 1950, Sen 1968), so that a call in which
+        something else held up the machine does not count.
+        """
+        pairs = [(a, b) for a in points for b in points if a[0] < b[0]]
+        rate = median(seconds / num_tokens for num_tokens, seconds in points)
+        if not pairs:
+            return Line(0.0, rate)
+        slope = max(0.0, median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs))
+        fixed = median(seconds - slope * num_tokens for num_tokens, seconds in points)
+        return Line(fixed, slope) if fixed >= 0 else Line(0.0, rate)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Calls of several sizes: their seconds, and the most bytes that they added; None where the system cannot tell."""
+
+    seconds: Line
+    added_bytes: int | None
 
 
 @dataclass(frozen=True)
 class Probe:
     """What was measured.
 
-    step: forward, backward and optimiser over one part of a step; encode: the same proteins without gradient, frozen
-    states at hand; frozen: what the frozen layers and their keeping add when a protein comes for the first time;
-    scoring_seconds: of the validation, without its encoding; startup_seconds: the first call's surplus.
-    held_bytes: above the start of the probe, once there are weights, gradients and moments; step_bytes, encode_bytes:
-    what a call over `step_tokens` or `encode_tokens` adds; None where the system does not tell.
+    gradient: forward and backward over one part of a step; update_seconds: of the optimiser, per step (for a head
+    alone, the whole step); encode: the same proteins without gradient, frozen states at hand; frozen: what the frozen
+    layers and their keeping add when a protein comes for the first time; scoring_seconds: of a validation, without its
+    encoding; startup_seconds: the first call's surplus. held_bytes: above the start of the probe, with weights,
+    gradients and moments; num_tokens: of the largest call.
     """
 
-    step: Line
-    encode: Line
+    gradient: Measured
+    update_seconds: float
+    encode: Measured
     frozen: Line
     scoring_seconds: float
     startup_seconds: float
-    held_bytes: int | None
-    step_bytes: int | None
-    step_tokens: int
-    encode_bytes: int | None
-    encode_tokens: int
+    held_bytes: int
+    num_tokens: int
 
 
 def run_probe(subject: Subject, work: Work, *, keeps_states: bool, base_bytes: int) -> Probe:
@@ -79,118 +96,135 @@ def run_probe(subject: Subject, work: Work, *, keeps_states: bool, base_bytes: i
     """
     encodes = subject.settings.method != "head"
     ladder = _Ladder(subject, work)
+    nothing = Measured(Line(0.0, 0.0), 0)
+    gradient, held, update_seconds, frozen = nothing, 0, 0.0, nothing.seconds
     with ExitStack() as stack:
         if encodes and keeps_states:
             _attach_states(subject, stack)
         if encodes and subject.execution.holds_states:
             subject.encoder.device_states = hold_on_device(subject.encoder, subject.pieces)
-        call = ladder.step if encodes else ladder.encode
-        startup_seconds = ladder.climb(call)
-        held = step_bytes = None
-        step = Line(0.0, 0.0)
+        startup_seconds = ladder.climb(ladder.gradient if encodes else ladder.encode)
         if encodes:
-            held, step_bytes = ladder.step_memory(base_bytes)
-            step = ladder.line(ladder.step)
-        encode_bytes = ladder.encode_memory()
-        encode = ladder.line(ladder.encode)
-        frozen = Line(0.0, 0.0)
+            update_seconds = median(ladder.update_seconds() for _ in range(REPEATS))
+            held = ladder.leave_gradients() - base_bytes
+            gradient = ladder.measure(ladder.gradient)
+            ladder.trainer.optimizer.zero_grad(set_to_none=True)
+        encode = ladder.measure(ladder.encode)
         if subject.encoder.states is not None or subject.encoder.device_states is not None:
-            frozen = _frozen_line(subject, ladder, encode, stack)
+            frozen = _frozen_line(subject, ladder, encode.seconds, stack)
         subject.encoder.states, subject.encoder.device_states = None, None
     scoring_seconds, head_seconds, held_by_head = _measure_head(subject, base_bytes)
     return Probe(
-        step=step if encodes else Line(head_seconds, 0.0),
+        gradient=gradient,
+        update_seconds=update_seconds if encodes else head_seconds,
         encode=encode,
         frozen=frozen,
         scoring_seconds=scoring_seconds,
         startup_seconds=startup_seconds,
         held_bytes=held if encodes else held_by_head,
-        step_bytes=step_bytes if encodes else 0,
-        step_tokens=ladder.num_tokens(-1),
-        encode_bytes=encode_bytes,
-        encode_tokens=ladder.num_tokens(-1),
+        num_tokens=ladder.num_tokens,
     )
 
 
 class _Ladder:
-    """Samples of proteins of growing size, as examples of one trainer; the last two climbed are measured."""
+    """Samples of proteins of growing size, as examples of one trainer; after `climb`, parts of the largest affordable.
+
+    Timing uses parts of several sizes, which give the line, and make memory as ragged as steps of real runs do.
+    """
 
     def __init__(self, subject: Subject, work: Work):
         self.subject = subject
-        tokens_P = np.array([protein.num_tokens for protein in subject.pieces])
+        self.device = subject.encoder.machine.device
+        self.tokens_P = np.array([protein.num_tokens for protein in subject.pieces])
         top = work.largest_part if subject.settings.method != "head" else work.largest_encoding
-        sizes = [int(np.median(tokens_P))]
+        sizes = [int(np.median(self.tokens_P))]
         while sizes[-1] < top:
             sizes.append(min(GROWTH * sizes[-1], top))
-        self.rungs = [sample_rows(tokens_P, work.occurrences_P, size) for size in sizes]
-        self.tokens_P = tokens_P
-        examples, self.batches = _examples(subject.dataset, self.rungs)
+        samples = [sample_rows(self.tokens_P, work.occurrences_P, size) for size in sizes]
+        generator = np.random.default_rng(subject.settings.seed)
+        self.rungs = [_parts(sample, generator) for sample in samples]
+        examples, batches = _examples(subject.dataset, [part for rung in self.rungs for part in rung])
+        self.batches = [batches[start : start + len(SHARES)] for start in range(0, len(batches), len(SHARES))]
         self.trainer = subject.trainer(examples, None)
         self.show = TrainingProgress(
-            Console(quiet=True), num_steps=1, metric=subject.schedule.metric, device=subject.encoder.machine.device
+            Console(quiet=True), num_steps=1, metric=subject.schedule.metric, device=self.device
         )
-        self.device = subject.encoder.machine.device
 
-    def num_tokens(self, rung: int) -> int:
-        """Tokens of a sample."""
-        return int(self.tokens_P[self.rungs[rung]].sum())
+    @property
+    def num_tokens(self) -> int:
+        """Tokens of the largest sample."""
+        return int(self.tokens_P[self.rungs[-1][0]].sum())
 
-    def step(self, rung: int) -> None:
-        """One optimiser step."""
-        self.trainer.step(self.batches[rung], 0, 1, self.show)
+    def gradient(self, rung: int, part: int) -> None:
+        """Forward and backward, onto gradients that are there."""
+        self.trainer.model.model.train()
+        self.trainer.model.head.train()
+        self.trainer.gradient(self.batches[rung][part], 0, self.show)
 
-    def encode(self, rung: int) -> None:
+    def encode(self, rung: int, part: int) -> None:
         """Vectors without gradient."""
-        pieces = [self.subject.pieces[row] for row in self.rungs[rung]]
-        embed_proteins(self.subject.encoder, pieces, token_budget=self.num_tokens(rung))
+        rows = self.rungs[rung][part]
+        pieces = [self.subject.pieces[row] for row in rows]
+        embed_proteins(self.subject.encoder, pieces, token_budget=int(self.tokens_P[rows].sum()))
 
-    def climb(self, call: Callable[[int], None]) -> float:
+    def climb(self, call: Call) -> float:
         """Warm up from the smallest sample on, and drop the samples that would take too long; the first call's surplus.
 
         Each sample runs twice: the first time, frozen states are made and kernels chosen.
         """
         surplus = 0.0
         for rung in range(len(self.rungs)):
-            first, second = (_seconds(lambda rung=rung: call(rung), self.device) for _ in range(2))
+            first, second = (_seconds(partial(call, rung, 0), self.device) for _ in range(2))
             surplus = surplus or max(0.0, first - second)
             if second * GROWTH > LONGEST_CALL_SECONDS:
                 del self.rungs[rung + 1 :], self.batches[rung + 1 :]
                 break
-        del self.rungs[:-2], self.batches[:-2]
         return surplus
 
-    def line(self, call: Callable[[int], None]) -> Line:
-        """Medians of a few calls over each of the samples, in turn."""
-        seconds: list[list[float]] = [[] for _ in self.rungs]
-        for _ in range(REPEATS):
-            for rung, found in enumerate(seconds):
-                found.append(_seconds(lambda rung=rung: call(rung), self.device))
-        return Line.through([(self.num_tokens(rung), median(found)) for rung, found in enumerate(seconds)])
-
-    def step_memory(self, base_bytes: int) -> tuple[int | None, int | None]:
-        """What is held between steps, gradients included, and what a step over the largest sample adds."""
-        self.trainer.gradient(self.batches[-1], 0, self.show)  # leaves gradients behind, as the parts of a step do
+    def measure(self, call: Call) -> Measured:
+        """Time `call` over the parts of the largest sample, and watch the memory meanwhile."""
         give_back(self.device)
-        held = held_bytes(self.device)
-        added = _added_bytes(lambda: self.trainer.gradient(self.batches[-1], 0, self.show), self.device)
-        self.trainer.optimizer.zero_grad(set_to_none=True)
-        return (None, None) if added is None else (held - base_bytes, added)
+        before = held_bytes(self.device)
+        is_watched = start_peak(self.device)
+        points = []
+        for part, rows in enumerate(self.rungs[-1]):
+            points.append((int(self.tokens_P[rows].sum()), _seconds(partial(call, -1, part), self.device)))
+        added = max(0, peak_bytes(self.device) - before) if is_watched else None
+        return Measured(Line.through(points), added)
 
-    def encode_memory(self) -> int | None:
-        """What encoding the largest sample without gradient adds."""
-        return _added_bytes(lambda: self.encode(-1), self.device)
+    def update_seconds(self) -> float:
+        """Time of clipping and of the optimiser."""
+        self.gradient(0, 0)
+        trainer = self.trainer
+
+        def update() -> None:
+            torch.nn.utils.clip_grad_norm_(trainer.parameters, trainer.schedule.clip_norm)
+            trainer.optimizer.step()
+            trainer.optimizer.zero_grad(set_to_none=True)
+
+        return _seconds(update, self.device)
+
+    def leave_gradients(self) -> int:
+        """Make gradients of the trained weights, as there are between the parts of a step; what is held then."""
+        self.gradient(0, 0)
+        give_back(self.device)
+        return held_bytes(self.device)
 
 
-def _examples(dataset: Dataset, rungs: list[np.ndarray]) -> tuple[Dataset, list[np.ndarray]]:
+def _parts(rows: np.ndarray, generator: np.random.Generator) -> list[np.ndarray]:
+    """Random parts of a sample, in the sizes of `SHARES`; one protein at least."""
+    return [np.sort(generator.permutation(rows)[: max(1, round(share * len(rows)))]) for share in SHARES]
+
+
+def _examples(dataset: Dataset, samples: list[np.ndarray]) -> tuple[Dataset, list[np.ndarray]]:
     """Training examples in which every protein of each sample occurs with the next, and the rows of each sample."""
     train = dataset.part("train")
     assert train.targets is not None
     arity = dataset.members_NK.shape[1]
-    members_NK = np.concatenate([np.stack([np.roll(rows, -k) for k in range(arity)], axis=1) for rows in rungs])
+    members_NK = np.concatenate([np.stack([np.roll(rows, -k) for k in range(arity)], axis=1) for rows in samples])
     chosen = np.resize(np.arange(len(train)), len(members_NK))
     targets, split_N = train.targets[chosen], np.full(len(members_NK), "train")
-    ends = np.cumsum([len(rows) for rows in rungs])
-    batches = np.split(np.arange(len(members_NK)), ends[:-1])
+    batches = np.split(np.arange(len(members_NK)), np.cumsum([len(rows) for rows in samples])[:-1])
     return replace(dataset, members_NK=members_NK, targets=targets, split_N=split_N), batches
 
 
@@ -209,15 +243,15 @@ def _attach_states(subject: Subject, stack: ExitStack) -> None:
 def _frozen_line(subject: Subject, ladder: _Ladder, encode: Line, stack: ExitStack) -> Line:
     """What it costs to make and keep the frozen states of a sample, each time with nothing kept before."""
     points = []
-    for rung in range(len(ladder.rungs)):
+    for part, rows in enumerate(ladder.rungs[-1][:REPEATS]):
         if subject.encoder.states is not None:
             _attach_states(subject, stack)
         if subject.encoder.device_states is not None:
-            subject.encoder.device_states = None  # first free the old one
+            subject.encoder.device_states = None  # the old one is freed first
             subject.encoder.device_states = hold_on_device(subject.encoder, subject.pieces)
-        seconds = _seconds(lambda rung=rung: ladder.encode(rung), ladder.device)
-        tokens = ladder.num_tokens(rung)
-        points.append((tokens, max(0.0, seconds - encode(tokens))))
+        seconds = _seconds(partial(ladder.encode, -1, part), ladder.device)
+        num_tokens = int(ladder.tokens_P[rows].sum())
+        points.append((num_tokens, max(0.0, seconds - encode(num_tokens))))
     return Line.through(points)
 
 
@@ -233,18 +267,9 @@ def _measure_head(subject: Subject, base_bytes: int) -> tuple[float, float, int]
     show = TrainingProgress(Console(quiet=True), num_steps=1, metric=subject.schedule.metric, device=device)
     batches = trainer.epoch_batches(1)[: 4 * REPEATS]
     trainer.step(batches[0], 0, 1, show)
-    step_seconds = median(_seconds(lambda batch=batch: trainer.step(batch, 0, 1, show), device) for batch in batches)
+    step_seconds = median(_seconds(partial(trainer.step, batch, 0, 1, show), device) for batch in batches)
     give_back(device)
     return scoring_seconds, step_seconds, held_bytes(device) - base_bytes
-
-
-def _added_bytes(work: Callable[[], object], device: torch.device) -> int | None:
-    give_back(device)
-    before = held_bytes(device)
-    if not start_peak(device):
-        return None
-    work()
-    return max(0, peak_bytes(device) - before)
 
 
 def _seconds(work: Callable[[], object], device: torch.device) -> float:

@@ -16,7 +16,10 @@ import torch
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
 MAPPED_BLOCK_BYTES = 1 << 18
 LARGEST_KEPT_BYTES = 1 << 25
-CGROUPS = Path("/sys/fs/cgroup")
+CGROUP_FILES = {  # limit and use, by the name of the controller: version 2 has none
+    "": ("memory.max", "memory.current"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes"),
+}
 
 
 def held_bytes(device: torch.device) -> int:
@@ -45,43 +48,54 @@ def available_bytes(device: torch.device) -> int:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
     lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
     available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    return min([available, *_cgroup_rooms()])
+    memberships = Path("/proc/self/cgroup").read_text("utf-8")
+    return min([available, *cgroup_rooms(memberships, Path("/sys/fs/cgroup"))])
 
 
-def _cgroup_rooms() -> list[int]:
-    """Bytes left in each limited control group that this process is in (version 2 or 1): jobs of a cluster have one."""
+def cgroup_rooms(memberships: str, root: Path) -> list[int]:
+    """Bytes left in each limited control group that this process is in (version 2 or 1): jobs of a cluster have one.
+
+    memberships: the text of /proc/self/cgroup; root: where the groups' files are.
+    """
     rooms = []
-    for line in Path("/proc/self/cgroup").read_text("utf-8").splitlines():
+    for line in memberships.splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers not in ("", "memory"):
             continue
-        root = CGROUPS / controllers
-        limit, usage = ("memory.max", "memory.current") if not controllers else (
-            "memory.limit_in_bytes", "memory.usage_in_bytes",
-        )  # fmt: skip
-        folder = root / path.lstrip("/")
+        limit, usage = CGROUP_FILES[controllers]
+        top = root / controllers
+        folder = top / path.lstrip("/")
         for group in (folder, *folder.parents):
-            if group.is_relative_to(root) and (group / limit).is_file():
-                text = (group / limit).read_text().strip()
+            if group.is_relative_to(top) and (group / limit).is_file():
+                text = (group / limit).read_text("utf-8").strip()
                 if text.isdigit():  # and not "max"
-                    rooms.append(int(text) - int((group / usage).read_text()) + _droppable_bytes(group))
+                    used = int((group / usage).read_text("utf-8")) - _droppable_bytes(group)
+                    rooms.append(int(text) - used)
     return rooms
 
 
 def _droppable_bytes(group: Path) -> int:
     """File pages counted as used that the system drops when memory is short."""
-    lines = (group / "memory.stat").read_text().splitlines()
+    lines = (group / "memory.stat").read_text("utf-8").splitlines()
     return next((int(line.split()[1]) for line in lines if line.startswith("inactive_file")), 0)
 
 
 def give_back(device: torch.device) -> None:
-    """Hand freed memory back to the system."""
+    """Hand all freed memory back to the system."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
     elif device.type == "mps":
         torch.mps.empty_cache()
-    elif (library := _c_library()) is not None:
+    trim(device)
+
+
+def trim(device: torch.device) -> None:
+    """Hand freed blocks of the process's own memory back to the system (glibc): without it, steps of ever new sizes
+    leave ever more holes.
+    """
+    library = _c_library()
+    if device.type == "cpu" and library is not None:
         library.malloc_trim(0)
 
 
