@@ -73,7 +73,7 @@ class Ours:
             epochs=2, batch_examples=BATCH_EXAMPLES, learning_rate=RATES[method], weight_decay=0.05,
             warmup_fraction=0.2, clip_norm=0.5, patience=5, metric="aupr", seed=3,
         )  # fmt: skip
-        standardize(self.model, self.encoder, self.dataset, self.pieces, seed=3)
+        standardize(self.model, self.encoder, self.dataset, self.pieces, token_budget=TOKEN_BUDGET, seed=3)
         vectors_PD = None
         if method == "head":
             with torch.no_grad():

@@ -48,7 +48,7 @@ class Run:
         self.model = build_model(settings, dataset, backbone)
         encoder = Encoder(backbone, self.model.model, Machine(torch.device("cpu"), torch.float32))
         pieces = self.model.pieces(dataset.proteins)
-        standardize(self.model, encoder, dataset, pieces, seed=0)
+        standardize(self.model, encoder, dataset, pieces, token_budget=1024, seed=0)
         schedule = replace(SCHEDULE, **changes)
         self.trainer = Trainer(self.model, encoder, dataset, pieces, schedule, token_budget=150, vectors_PD=None)
         self.console = Console(file=io.StringIO(), width=200)

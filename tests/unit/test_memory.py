@@ -250,7 +250,7 @@ def test_frozen_states_stay_off_the_gpu_where_the_limit_has_no_room_for_them():
 
 
 def test_encoding_without_gradient_takes_no_more_tokens_than_fill_the_device():
-    assert encoding_budget(10**6, torch.device("cpu")) == 8_192
+    assert encoding_budget(10**6, torch.device("cpu")) == 4_096
     assert encoding_budget(100, torch.device("cpu")) == 100
 
 

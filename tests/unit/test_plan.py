@@ -21,7 +21,7 @@ from peftide.training.plan import run_plan
 from peftide.training.plan_table import duration, plan_table, recommendation
 from peftide.training.probe import Line, Measured, Probe
 from peftide.training.subject import count, make_subject
-from peftide.training.work import Work, count_work, sample_rows
+from peftide.training.work import StepWork, Work, count_work, sample_rows
 
 NEED = Footprint(
     weights=1000, gradients=100, optimizer=200, rounded=50, best=100, layers=(20, 20), per_state=4, transient=10,
@@ -29,18 +29,17 @@ NEED = Footprint(
 )  # fmt: skip
 EXECUTION = Execution(token_budget=60, checkpoint_layers=False, is_frugal=False, holds_states=False, planned_bytes=9999)
 WORK = Work(
-    steps=((50,), (40, 20)), occurrences_P=np.ones(4), standardizing=(10, 20), validation=(30,), everything=(60, 40),
+    steps=(StepWork(50), StepWork(20, (40,))), occurrences_P=np.ones(4), standardizing=(10, 20), validation=(30,), everything=(60, 40),
     batching_seconds=0.5,
 )  # fmt: skip
 PROBE = Probe(
-    gradient=Measured(Line(1.0, 0.1), 1050),
+    gradient=Measured(Line(1.0, 0.1), 1050, num_tokens=25),
     update_seconds=2.0,
-    encode=Measured(Line(0.5, 0.01), 400),
+    encode=Measured(Line(0.5, 0.01), 400, num_tokens=20),
     frozen=Line(0.25, 0.02),
     scoring_seconds=3.0,
     startup_seconds=4.0,
     held_bytes=5000,
-    num_tokens=25,
 )
 CACHE = CacheNeed(num_bytes=4000, new_tokens=100, is_kept=True, note="")
 
@@ -94,9 +93,9 @@ def test_the_work_is_that_of_the_batches_of_an_epoch(tmp_path, esm_folder):
     batches = trainer.epoch_batches(1)
     cost = encoding_cost(batches, trainer.train.members_NK, trainer.tokens_P)
     assert len(work.steps) == len(batches)
-    assert sum(sum(parts) for parts in work.steps) == cost.encoded_tokens
-    assert max(sum(parts) for parts in work.steps) > 60 >= work.largest_part
-    assert work.most_parts > 1
+    assert sum(sum(step.calls) for step in work.steps) == cost.encoded_tokens
+    assert max(sum(step.calls) for step in work.steps) > 60 >= work.most_kept
+    assert work.most_repeats > 0
     assert work.occurrences_P @ trainer.tokens_P == cost.encoded_tokens
     assert sum(work.everything) == trainer.tokens_P.sum()
 
@@ -128,7 +127,7 @@ def test_memory_grows_with_the_largest_part_above_what_is_held():
 
 
 def test_gradients_do_not_add_to_a_step_of_one_part():
-    one_part = replace(WORK, steps=((50,),))
+    one_part = replace(WORK, steps=(StepWork(50),))
     found = forecast(one_part, PROBE, NEED, CACHE, EXECUTION, epochs=1, base_bytes=0)
     assert found.peak_memory_bytes == 5000 + 100 + 2050 - 100
 
@@ -136,11 +135,11 @@ def test_gradients_do_not_add_to_a_step_of_one_part():
 def test_a_large_validation_can_be_the_peak():
     large = replace(WORK, validation=(500,))
     found = forecast(large, PROBE, NEED, CACHE, EXECUTION, epochs=1, base_bytes=0)
-    assert found.peak_memory_bytes == 5000 + 100 + 400 * 500 / 25 - 100
+    assert found.peak_memory_bytes == 5000 + 100 + 400 * 500 / 20 - 100
 
 
 def test_memory_that_the_system_does_not_tell_is_counted():
-    blind = replace(PROBE, gradient=Measured(PROBE.gradient.seconds, None))
+    blind = replace(PROBE, gradient=Measured(PROBE.gradient.seconds, None, 25))
     found = forecast(WORK, blind, NEED, CACHE, EXECUTION, epochs=1, base_bytes=0)
     assert (found.peak_memory_bytes, found.is_measured) == (9999, False)
 
@@ -222,7 +221,7 @@ def test_the_command_prints_the_plan(tmp_path, esm_folder, capsys):
 def row(backbone, method, *, seconds=100.0, fits=True, trained=1000):
     return Row(
         backbone, method, fits, trained_parameters=trained, execution=EXECUTION, steps_per_epoch=2,
-        tokens_per_epoch=110, most_parts=2, cache=CACHE,
+        tokens_per_epoch=110, most_repeats=1, cache=CACHE,
         forecast=Forecast(5 * 2**30, True, 10.0, seconds / 20, seconds),
     )  # fmt: skip
 
@@ -236,7 +235,7 @@ def test_lora_on_the_largest_backbone_that_ends_within_a_day_is_recommended():
         row("huge", "full", seconds=10**6, trained=10**9, fits=False),
     ]
     said = recommendation(rows, limit_bytes=4 * 2**30).splitlines()
-    assert said[0] == "lora on large fits: 5.0 GiB, 6 min per epoch, 2.0 h to the end, a step in up to 2 parts"
+    assert said[0] == "lora on large fits: 5.0 GiB, 6 min per epoch, 2.0 h to the end, to save memory 1 of a step's parts encoded twice"
     assert said[1].startswith("full on huge: 5.0 GiB and more than the 4.0 GiB")
 
 

@@ -70,9 +70,9 @@ class Setup:
             if parameter.requires_grad
         }
 
-    def step(self, token_budget, *, seed=0):
+    def step(self, token_budget, *, seed=0, call_tokens=None):
         """Loss and gradients of the product."""
-        plan = plan_step(PAIRS, self.tokens_P, token_budget=token_budget)
+        plan = plan_step(PAIRS, self.tokens_P, token_budget=token_budget, call_tokens=call_tokens)
         value = backward(self.encode, self.loss_of, plan, seed=seed)
         return value, self.gradients(), plan
 
@@ -176,6 +176,18 @@ def test_each_part_but_the_last_is_encoded_twice_and_no_protein_more(esm_folder)
     _, _, plan = setup.step(95)
     calls = [len(setup.random_states[tuple(rows)]) for rows in plan.parts]
     assert calls == [2] * (len(plan.parts) - 1) + [1]
+
+
+@pytest.mark.parametrize(("token_budget", "num_kept"), [(10_000, 5), (160, 3), (95, 2), (60, 1)])
+def test_parts_that_fit_in_memory_together_are_encoded_once(esm_folder, token_budget, num_kept):
+    setup = Setup(esm_folder, dropout=0.1)
+    value, gradients, plan = setup.step(token_budget, seed=7, call_tokens=60)
+    calls = [len(setup.random_states[tuple(rows)]) for rows in plan.parts]
+    assert plan.num_kept == num_kept
+    assert calls == [2] * (len(plan.parts) - num_kept) + [1] * num_kept
+    other_value, others, _ = Setup(esm_folder, dropout=0.1).step(60, seed=7)  # with dropout: the same in every budget
+    assert value == other_value
+    assert_equal_gradients(gradients, others)
 
 
 def test_gradients_of_two_steps_add_up(esm_folder):

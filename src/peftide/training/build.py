@@ -8,7 +8,7 @@ import torch
 from peftide.config import TrainSettings
 from peftide.inference.cache_folder import StoreKey, default_cache_folder, room_for
 from peftide.inference.device_states import DeviceStates
-from peftide.inference.embed import embedding_key
+from peftide.inference.embed import embed_proteins, embedding_key
 from peftide.inference.encoder import Encoder
 from peftide.inference.store import StateStore
 from peftide.models.adapters import add_lora, parse_layers
@@ -111,12 +111,12 @@ def hold_on_device(encoder: Encoder, pieces: list[Pieces]) -> DeviceStates | Non
     return DeviceStates(num_tokens, width, dtype=dtype, device=device)
 
 
-@torch.no_grad()
-def standardize(model: PropertyModel, encoder: Encoder, dataset: Dataset, pieces: list[Pieces], seed: int) -> None:
+def standardize(
+    model: PropertyModel, encoder: Encoder, dataset: Dataset, pieces: list[Pieces], *, token_budget: int, seed: int
+) -> None:
     """Set the head's centre and scale from the vectors of (a sample of) the training proteins."""
     rows = np.unique(dataset.part("train").members_NK)
     if len(rows) > STANDARDIZING_SAMPLE:
         rows = np.random.default_rng(seed).choice(rows, STANDARDIZING_SAMPLE, replace=False)
-    encoder.model.eval()
-    vectors = [encoder.vectors([pieces[row]]) for row in rows]
-    model.head.standardize(torch.cat(vectors))
+    vectors_PD = embed_proteins(encoder, [pieces[row] for row in rows], token_budget=token_budget)
+    model.head.standardize(torch.from_numpy(vectors_PD))

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from peftide.config import Method
 from peftide.training.memory import Execution, Footprint
 from peftide.training.probe import Line, Probe
-from peftide.training.work import Work
+from peftide.training.work import StepWork, Work
 
 
 @dataclass(frozen=True)
@@ -41,8 +41,8 @@ class Forecast:
 class Row:
     """One backbone and method of a plan; None where it is not known, and `reason` says why.
 
-    fits: whether the peak is within the limit. execution, most_parts: how it would run, and in how many parts a step
-    at most.
+    fits: whether the peak is within the limit. execution, most_repeats: how it would run, and how many parts of a
+    step at most are encoded twice.
     """
 
     backbone: str
@@ -53,7 +53,7 @@ class Row:
     execution: Execution | None = None
     steps_per_epoch: int | None = None
     tokens_per_epoch: int | None = None
-    most_parts: int | None = None
+    most_repeats: int | None = None
     cache: CacheNeed | None = None
     forecast: Forecast | None = None
 
@@ -73,7 +73,7 @@ def forecast(
         fill = once = new_share * everything
     epoch = (
         work.batching_seconds
-        + sum(_step_seconds(parts, probe) for parts in work.steps)
+        + sum(_step_seconds(step, probe) for step in work.steps)
         + _sum(encoding, work.validation)
         + probe.scoring_seconds
     )
@@ -82,9 +82,8 @@ def forecast(
     return Forecast(peak, is_measured, fill, epoch, total)
 
 
-def _step_seconds(parts: tuple[int, ...], probe: Probe) -> float:
-    """All parts but the last are encoded twice: without gradient, then again with it."""
-    return _sum(probe.gradient.seconds, parts) + _sum(probe.encode.seconds, parts[:-1]) + probe.update_seconds
+def _step_seconds(step: StepWork, probe: Probe) -> float:
+    return _sum(probe.gradient.seconds, step.calls) + _sum(probe.encode.seconds, step.repeated) + probe.update_seconds
 
 
 def _sum(line: Line, calls: tuple[int, ...]) -> float:
@@ -97,9 +96,9 @@ def _peak(work: Work, probe: Probe, need: Footprint, execution: Execution, *, ba
     if step_bytes is None or encode_bytes is None:
         return execution.planned_bytes, False
     rounded = 0 if execution.checkpoint_layers else min(need.rounded, step_bytes)
-    in_step = rounded + (step_bytes - rounded) * work.largest_part / probe.num_tokens
-    if work.most_parts == 1:  # gradients come while what they are made from goes
+    in_step = rounded + (step_bytes - rounded) * work.most_kept / probe.gradient.num_tokens
+    if work.most_repeats == 0:  # gradients come while what they are made from goes
         in_step -= min(need.gradients, in_step)
-    in_encoding = encode_bytes * work.largest_encoding / probe.num_tokens
+    in_encoding = encode_bytes * work.largest_encoding / probe.encode.num_tokens
     on_top = max(in_step, in_encoding - need.gradients) if need.layers else in_encoding
     return round(base_bytes + probe.held_bytes + need.best + on_top), True

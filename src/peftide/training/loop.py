@@ -25,7 +25,7 @@ from peftide.training.memory import encoding_budget
 from peftide.training.optimizer import learning_rate_at, make_optimizer
 from peftide.training.progress import TrainingProgress
 from peftide.training.resident import trim
-from peftide.training.step import backward, plan_step
+from peftide.training.step import StepPlan, backward, plan_step
 
 STEPS_PER_TRIM = 8  # costs less than a hundredth of the time, and bounds what lies freed but unreturned
 
@@ -166,8 +166,7 @@ class Trainer:
 
         seed = int(np.random.SeedSequence([self.schedule.seed, step]).generate_state(1)[0])
         try:
-            budget = self.token_budget if self.table_PD is None else int(self.tokens_P.sum())  # a look-up fits
-            plan = plan_step(members_BK, self.tokens_P, token_budget=budget)
+            plan = self.plan(members_BK)
             return backward(self.encode, loss_of, plan, seed=seed)
         except torch.OutOfMemoryError as error:
             if self.halved:
@@ -181,6 +180,13 @@ class Trainer:
         torch.cuda.empty_cache()
         show.say(f"out of memory: going on with half the tokens at once ({self.token_budget})")
         return self.gradient(batch, step, show)
+
+    def plan(self, members_BK: np.ndarray) -> StepPlan:
+        """How a step over these examples is encoded; where the vectors are only looked up, in one part."""
+        if self.table_PD is not None:
+            return plan_step(members_BK, self.tokens_P, token_budget=int(self.tokens_P.sum()))
+        call_tokens = encoding_budget(self.token_budget, self.device)
+        return plan_step(members_BK, self.tokens_P, token_budget=self.token_budget, call_tokens=call_tokens)
 
     def encode(self, rows: np.ndarray) -> Tensor:
         """Vectors of proteins, with gradient where the backbone is trained."""

@@ -219,5 +219,5 @@ def _spread(machine: Machine, *, is_frugal: bool) -> float:
 
 
 def encoding_budget(token_budget: int, device: torch.device) -> int:
-    """Tokens to encode at once without gradient: more than fills the device would only take memory."""
+    """Tokens to encode in one call: more than fills the device would only take memory."""
     return min(token_budget, TOKENS_AT_ONCE[device.type])

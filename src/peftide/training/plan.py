@@ -140,7 +140,7 @@ def _probed(row: Row, need: Footprint, prepare: Callable[[], Subject], room: Roo
         execution=execution,
         steps_per_epoch=len(work.steps),
         tokens_per_epoch=work.tokens_per_epoch,
-        most_parts=work.most_parts,
+        most_repeats=work.most_repeats,
         cache=cache,
         forecast=found,
     )

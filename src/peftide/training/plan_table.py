@@ -91,7 +91,7 @@ def _praise(row: Row) -> str:
     assert row.forecast is not None
     assert row.execution is not None
     found, execution = row.forecast, row.execution
-    how = "" if row.most_parts == 1 or row.method == "head" else f", a step in up to {row.most_parts} parts"
+    how = f", to save memory {row.most_repeats} of a step's parts encoded twice" if row.most_repeats else ""
     how += ", layers checkpointed" if execution.checkpoint_layers else ""
     return (
         f"{row.method} on {row.backbone} fits: {gibibytes(found.peak_memory_bytes)}, "

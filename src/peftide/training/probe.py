@@ -20,6 +20,7 @@ from peftide.inference.embed import embed_proteins
 from peftide.models.machine import Machine
 from peftide.records import Dataset
 from peftide.training.build import hold_on_device, open_store
+from peftide.training.memory import encoding_budget
 from peftide.training.progress import TrainingProgress
 from peftide.training.resident import give_back, held_bytes, peak_bytes, start_peak
 from peftide.training.subject import Subject
@@ -62,10 +63,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Measured:
-    """Calls of several sizes: their seconds, and the most bytes that they added; None where the system cannot tell."""
+    """Calls of several sizes: their seconds, the most bytes that they added (None where the system cannot tell), and
+    the tokens that these bytes were for.
+    """
 
     seconds: Line
     added_bytes: int | None
+    num_tokens: int
 
 
 @dataclass(frozen=True)
@@ -76,7 +80,7 @@ class Probe:
     alone, the whole step); encode: the same proteins without gradient, frozen states at hand; frozen: what the frozen
     layers and their keeping add when a protein comes for the first time; scoring_seconds: of a validation, without its
     encoding; startup_seconds: the first call's surplus. held_bytes: above the start of the probe, with weights,
-    gradients and moments; num_tokens: of the largest call.
+    gradients and moments.
     """
 
     gradient: Measured
@@ -86,7 +90,6 @@ class Probe:
     scoring_seconds: float
     startup_seconds: float
     held_bytes: int
-    num_tokens: int
 
 
 def run_probe(subject: Subject, work: Work, *, keeps_states: bool, base_bytes: int) -> Probe:
@@ -96,7 +99,7 @@ def run_probe(subject: Subject, work: Work, *, keeps_states: bool, base_bytes: i
     """
     encodes = subject.settings.method != "head"
     ladder = _Ladder(subject, work)
-    nothing = Measured(Line(0.0, 0.0), 0)
+    nothing = Measured(Line(0.0, 0.0), 0, 1)
     gradient, held, update_seconds, frozen = nothing, 0, 0.0, nothing.seconds
     with ExitStack() as stack:
         if encodes and keeps_states:
@@ -107,9 +110,9 @@ def run_probe(subject: Subject, work: Work, *, keeps_states: bool, base_bytes: i
         if encodes:
             update_seconds = median(ladder.update_seconds() for _ in range(REPEATS))
             held = ladder.leave_gradients() - base_bytes
-            gradient = ladder.measure(ladder.gradient)
+            gradient = ladder.measure(ladder.gradient, ladder.num_tokens)
             ladder.trainer.optimizer.zero_grad(set_to_none=True)
-        encode = ladder.measure(ladder.encode)
+        encode = ladder.measure(ladder.encode, min(ladder.num_tokens, ladder.call_tokens))
         if subject.encoder.states is not None or subject.encoder.device_states is not None:
             frozen = _frozen_line(subject, ladder, encode.seconds, stack)
         subject.encoder.states, subject.encoder.device_states = None, None
@@ -122,7 +125,6 @@ def run_probe(subject: Subject, work: Work, *, keeps_states: bool, base_bytes: i
         scoring_seconds=scoring_seconds,
         startup_seconds=startup_seconds,
         held_bytes=held if encodes else held_by_head,
-        num_tokens=ladder.num_tokens,
     )
 
 
@@ -136,7 +138,7 @@ class _Ladder:
         self.subject = subject
         self.device = subject.encoder.machine.device
         self.tokens_P = np.array([protein.num_tokens for protein in subject.pieces])
-        top = work.largest_part if subject.settings.method != "head" else work.largest_encoding
+        top = work.most_kept if subject.settings.method != "head" else work.largest_encoding
         sizes = [int(np.median(self.tokens_P))]
         while sizes[-1] < top:
             sizes.append(min(GROWTH * sizes[-1], top))
@@ -146,6 +148,7 @@ class _Ladder:
         examples, batches = _examples(subject.dataset, [part for rung in self.rungs for part in rung])
         self.batches = [batches[start : start + len(SHARES)] for start in range(0, len(batches), len(SHARES))]
         self.trainer = subject.trainer(examples, None)
+        self.call_tokens = encoding_budget(self.trainer.token_budget, self.device)
         self.show = TrainingProgress(
             Console(quiet=True), num_steps=1, metric=subject.schedule.metric, device=self.device
         )
@@ -165,7 +168,7 @@ class _Ladder:
         """Vectors without gradient."""
         rows = self.rungs[rung][part]
         pieces = [self.subject.pieces[row] for row in rows]
-        embed_proteins(self.subject.encoder, pieces, token_budget=int(self.tokens_P[rows].sum()))
+        embed_proteins(self.subject.encoder, pieces, token_budget=self.call_tokens)
 
     def climb(self, call: Call) -> float:
         """Warm up from the smallest sample on, and drop the samples that would take too long; the first call's surplus.
@@ -181,8 +184,8 @@ class _Ladder:
                 break
         return surplus
 
-    def measure(self, call: Call) -> Measured:
-        """Time `call` over the parts of the largest sample, and watch the memory meanwhile."""
+    def measure(self, call: Call, num_tokens: int) -> Measured:
+        """Time `call` over the parts of the largest sample, and watch the memory, which is that of `num_tokens`."""
         give_back(self.device)
         before = held_bytes(self.device)
         is_watched = start_peak(self.device)
@@ -190,7 +193,7 @@ class _Ladder:
         for part, rows in enumerate(self.rungs[-1]):
             points.append((int(self.tokens_P[rows].sum()), _seconds(partial(call, -1, part), self.device)))
         added = max(0, peak_bytes(self.device) - before) if is_watched else None
-        return Measured(Line.through(points), added)
+        return Measured(Line.through(points), added, num_tokens)
 
     def update_seconds(self) -> float:
         """Time of clipping and of the optimiser."""

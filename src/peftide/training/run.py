@@ -165,7 +165,7 @@ def _train(subject: Subject, console: Console) -> tuple[Fit, np.ndarray]:
         else:
             encoder.states = store
             encoder.device_states = hold_on_device(encoder, pieces) if execution.holds_states else None
-            standardize(model, encoder, dataset, pieces, settings.seed)
+            standardize(model, encoder, dataset, pieces, token_budget=budget, seed=settings.seed)
         trainer = subject.trainer(dataset, vectors_PD)
         with TrainingProgress(
             console, num_steps=trainer.num_steps, metric=schedule.metric, device=encoder.machine.device

@@ -18,48 +18,61 @@ LossOfMembers = Callable[[Tensor], Tensor]  # vectors (B, K, D) -> mean loss
 
 @dataclass(frozen=True)
 class StepPlan:
-    """The unique proteins of a step in parts of at most a token budget, and where each example finds its own.
+    """The unique proteins of a step in parts, each encoded by one call, and where each example finds its own.
 
-    parts: rows of proteins; members_BK: index of each example's proteins in the parts laid end to end.
+    parts: rows of proteins; num_kept: how many of the last parts may hold their graphs at the same time;
+    members_BK: index of each example's proteins in the parts laid end to end.
     """
 
     parts: tuple[np.ndarray, ...]
+    num_kept: int
     members_BK: np.ndarray
 
 
-def plan_step(members_BK: np.ndarray, tokens_P: np.ndarray, *, token_budget: int) -> StepPlan:
-    """Plan a step over the examples whose proteins (rows of `tokens_P`) are `members_BK`."""
+def plan_step(
+    members_BK: np.ndarray, tokens_P: np.ndarray, *, token_budget: int, call_tokens: int | None = None
+) -> StepPlan:
+    """Plan a step over the examples whose proteins (rows of `tokens_P`) are `members_BK`.
+
+    token_budget: tokens whose graphs fit in memory together; call_tokens: the most to encode in one call, where that
+    is less. The parts, and with them the dropout, do not depend on a budget of `call_tokens` or more.
+    """
     rows, local_BK = unique_members(members_BK)
-    parts = token_chunks(tokens_P[rows], token_budget=token_budget)
+    parts = token_chunks(tokens_P[rows], token_budget=min(token_budget, call_tokens or token_budget))
     place = np.empty(len(rows), dtype=np.int64)
     place[np.concatenate(parts)] = np.arange(len(rows))
-    return StepPlan(tuple(rows[part] for part in parts), place[local_BK])
+    from_last = np.cumsum([tokens_P[rows[part]].sum() for part in reversed(parts)])
+    num_kept = max(1, int((from_last <= token_budget).sum()))
+    return StepPlan(tuple(rows[part] for part in parts), num_kept, place[local_BK])
 
 
 def backward(encode: Encode, loss_of: LossOfMembers, plan: StepPlan, *, seed: int) -> float:
     """Add the gradient of the loss to every trained parameter; return the loss.
 
-    One part is plain back-propagation. Several take two passes with the same result (gradient caching: Gao et al.
-    2021, "Scaling deep contrastive learning batch size under memory limited setup"): all vectors without graph, the
-    loss and its gradient with respect to the vectors, then each part again with its graph; the last part keeps its
-    graph from the first pass. Dropout is seeded per part, so that both passes of a part draw the same, and that of
-    `loss_of` by itself, so that it does not depend on the number of parts.
+    The kept parts are plain back-propagation. The others take two passes with the same result (gradient caching: Gao
+    et al. 2021, "Scaling deep contrastive learning batch size under memory limited setup"): vectors without graph, the
+    loss and its gradient with respect to the vectors, then each part again with its graph. Dropout is seeded per part,
+    so that both passes of a part draw the same, and that of `loss_of` by itself, so that it does not depend on the
+    number of parts.
     """
+    first_kept = len(plan.parts) - plan.num_kept
     vectors = []
     for number, rows in enumerate(plan.parts):
         _seed(_mix(seed, 1 + number))
-        with torch.set_grad_enabled(number == len(plan.parts) - 1):
+        with torch.set_grad_enabled(number >= first_kept):
             vectors.append(encode(rows))
-    last = vectors[-1]
-    leaves = [part.detach().requires_grad_(last.requires_grad) for part in vectors]
+    is_trained = vectors[-1].requires_grad
+    leaves = [part.detach().requires_grad_(is_trained) for part in vectors]
     _seed(_mix(seed, 0))
     loss = loss_of(torch.cat(leaves)[torch.from_numpy(plan.members_BK)])
     loss.backward()
-    if last.requires_grad:
-        last.backward(leaves[-1].grad)
-        for number, rows in enumerate(plan.parts[:-1]):
-            _seed(_mix(seed, 1 + number))
-            encode(rows).backward(leaves[number].grad)
+    if is_trained:
+        for number in reversed(range(len(plan.parts))):
+            if number < first_kept:
+                _seed(_mix(seed, 1 + number))
+                vectors[number] = encode(plan.parts[number])
+            vectors[number].backward(leaves[number].grad)
+            vectors[number] = leaves[number]  # lets go of the graph
     return loss.item()
 
 

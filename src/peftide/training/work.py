@@ -12,19 +12,33 @@ from peftide.inference.embed import length_batches
 from peftide.training.build import STANDARDIZING_SAMPLE
 from peftide.training.loop import Trainer
 from peftide.training.memory import encoding_budget
-from peftide.training.step import plan_step
+
+
+@dataclass(frozen=True)
+class StepWork:
+    """Tokens of one optimiser step. kept: of the parts that hold their graphs together; repeated: of each other part,
+    which is encoded without gradient first.
+    """
+
+    kept: int
+    repeated: tuple[int, ...] = ()
+
+    @property
+    def calls(self) -> tuple[int, ...]:
+        """Tokens of each back-propagation."""
+        return self.kept, *self.repeated
 
 
 @dataclass(frozen=True)
 class Work:
     """Tokens of every call of the encoder.
 
-    steps: of each optimiser step, its parts; occurrences_P: steps of an epoch that encode each protein;
-    standardizing: of each protein that sets the head's scale (one call each); validation, everything: of each call;
+    steps: of each optimiser step; occurrences_P: steps of an epoch that encode each protein;
+    standardizing, validation, everything: of each call without gradient, by what it is for;
     batching_seconds: what making an epoch's batches took.
     """
 
-    steps: tuple[tuple[int, ...], ...]
+    steps: tuple[StepWork, ...]
     occurrences_P: np.ndarray
     standardizing: tuple[int, ...]
     validation: tuple[int, ...]
@@ -32,9 +46,9 @@ class Work:
     batching_seconds: float
 
     @property
-    def largest_part(self) -> int:
-        """Tokens of the largest part of any step."""
-        return max(max(parts) for parts in self.steps)
+    def most_kept(self) -> int:
+        """The most tokens that hold their graphs at once."""
+        return max(max(step.calls) for step in self.steps)
 
     @property
     def largest_encoding(self) -> int:
@@ -42,14 +56,14 @@ class Work:
         return max([*self.standardizing, *self.validation, *self.everything])
 
     @property
-    def most_parts(self) -> int:
-        """Parts of the step that has the most."""
-        return max(len(parts) for parts in self.steps)
+    def most_repeats(self) -> int:
+        """Parts encoded twice in the step that has the most."""
+        return max(len(step.repeated) for step in self.steps)
 
     @property
     def tokens_per_epoch(self) -> int:
         """Tokens of all steps, each part once, and of the validation."""
-        return sum(sum(parts) for parts in self.steps) + sum(self.validation)
+        return sum(sum(step.calls) for step in self.steps) + sum(self.validation)
 
 
 def count_work(trainer: Trainer, *, encodes: bool) -> Work:
@@ -61,18 +75,19 @@ def count_work(trainer: Trainer, *, encodes: bool) -> Work:
     budget = encoding_budget(trainer.token_budget, trainer.device)
     everything = _encoding_calls(tokens_P, budget)
     if not encodes:
-        return Work(((0,),) * len(batches), np.ones(len(tokens_P)), (), (), everything, batching_seconds)
+        return Work((StepWork(0),) * len(batches), np.ones(len(tokens_P)), (), (), everything, batching_seconds)
     steps, occurrences_P = [], np.zeros(len(tokens_P))
     for batch in batches:
-        plan = plan_step(members_NK[batch], tokens_P, token_budget=trainer.token_budget)
-        steps.append(tuple(int(tokens_P[part].sum()) for part in plan.parts))
+        plan = trainer.plan(members_NK[batch])
+        tokens = [int(tokens_P[part].sum()) for part in plan.parts]
+        steps.append(StepWork(sum(tokens[-plan.num_kept :]), tuple(tokens[: -plan.num_kept])))
         occurrences_P[np.concatenate(plan.parts)] += 1
     train_tokens = tokens_P[np.unique(members_NK)]
     spread = np.linspace(0, len(train_tokens) - 1, min(STANDARDIZING_SAMPLE, len(train_tokens))).astype(int)
     return Work(
         steps=tuple(steps),
         occurrences_P=occurrences_P,
-        standardizing=tuple(np.sort(train_tokens)[spread].tolist()),
+        standardizing=_encoding_calls(np.sort(train_tokens)[spread], budget),
         validation=_encoding_calls(tokens_P[np.unique(trainer.validation.members_NK)], budget),
         everything=everything,
         batching_seconds=batching_seconds,
