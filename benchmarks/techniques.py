@@ -16,6 +16,7 @@ from torch import nn
 
 from pairs import PairSet
 from peftide.config import TrainSettings
+from peftide.inference.caching import open_store
 from peftide.inference.device_states import DeviceStates
 from peftide.inference.encoder import Encoder, place
 from peftide.inference.score import TOKENS_AT_ONCE
@@ -26,7 +27,7 @@ from peftide.models.property_model import PropertyModel
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset, Proteins
 from peftide.training.batches import plain_batches, token_chunks
-from peftide.training.build import build_model, hold_on_device, open_store
+from peftide.training.build import build_model, hold_on_device
 from peftide.training.loop import Trainer
 from peftide.training.memory import Execution, choose_execution, footprint, memory_limit
 from peftide.training.progress import TrainingProgress

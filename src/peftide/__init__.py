@@ -7,40 +7,56 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from peftide.api import demo, embed, evaluate, plan, predict, train
-    from peftide.config import EmbedSettings, EvaluateSettings, PlanSettings, PredictSettings, TrainSettings
+    from peftide.api import audit, demo, embed, evaluate, plan, predict, split, train
+    from peftide.config import (
+        AuditSettings,
+        EmbedSettings,
+        EvaluateSettings,
+        PlanSettings,
+        PredictSettings,
+        SplitSettings,
+        TrainSettings,
+    )
     from peftide.errors import UserError
 
     __version__: str
 
 __all__ = [
+    "AuditSettings",
     "EmbedSettings",
     "EvaluateSettings",
     "PlanSettings",
     "PredictSettings",
+    "SplitSettings",
     "TrainSettings",
     "UserError",
     "__version__",
+    "audit",
     "demo",
     "embed",
     "evaluate",
     "plan",
     "predict",
+    "split",
     "train",
 ]
 
 _HOMES = {
+    "AuditSettings": "peftide.config",
     "EmbedSettings": "peftide.config",
     "EvaluateSettings": "peftide.config",
     "PlanSettings": "peftide.config",
     "PredictSettings": "peftide.config",
+    "SplitSettings": "peftide.config",
     "TrainSettings": "peftide.config",
     "UserError": "peftide.errors",
+    "audit": "peftide.api",
     "demo": "peftide.api",
     "embed": "peftide.api",
     "evaluate": "peftide.api",
     "plan": "peftide.api",
     "predict": "peftide.api",
+    "split": "peftide.api",
     "train": "peftide.api",
 }
 

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Iterator
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,19 +11,36 @@ import numpy as np
 from rich.console import Console
 
 from peftide.config import (
+    AuditSettings,
+    CompareSettings,
     DataSettings,
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
     PlanSettings,
     PredictSettings,
+    ReportSettings,
+    SplitSettings,
+    SweepSettings,
     TrainSettings,
 )
+from peftide.data.audit import Audit
+from peftide.data.audit import audit as audit_dataset
+from peftide.data.audit_text import render
 from peftide.data.datasets import read_dataset
+from peftide.data.lenient import read_leniently
 from peftide.data.proteins import read_proteins
-from peftide.data.writers import write_table
-from peftide.evaluation.metrics import measure, measure_classes
-from peftide.inference.embed import embed_proteins, embed_residues
+from peftide.data.split_report import SplitReport, render_split
+from peftide.data.split_table import split_table
+from peftide.data.writers import check_table_path, write_json, write_table
+from peftide.errors import UserError
+from peftide.evaluation.assessment import num_replicates
+from peftide.evaluation.compared import MethodComparison
+from peftide.evaluation.intervals import Interval, bootstrap_intervals
+from peftide.evaluation.metrics import measure, measure_classes, statistic
+from peftide.evaluation.robustness import SweepResult
+from peftide.inference.caching import frozen_vectors
+from peftide.inference.embed import embed_proteins, residue_states
 from peftide.inference.encoder import Encoder
 from peftide.inference.encoding_progress import encoding_progress
 from peftide.inference.predict import prediction_columns
@@ -33,20 +50,67 @@ from peftide.models.backbones import load_backbone
 from peftide.models.bundle import was_trained_on
 from peftide.models.machine import choose_machine
 from peftide.models.property_model import PropertyModel
-from peftide.models.tokens import cut_proteins
-from peftide.records import Dataset
+from peftide.models.tokens import Pieces, cut_proteins
+from peftide.records import Dataset, Proteins
+from peftide.report.run_report import write_report
+from peftide.training.compare import run_compare
 from peftide.training.demo import run_demo
+from peftide.training.examples import data_digests
 from peftide.training.plan import Plan, run_plan
 from peftide.training.run import Run, run_training
+from peftide.training.sweep import run_sweep
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a model on labelled examples, and the table of its predictions."""
+    """Metrics of a model on labelled examples, their intervals (bootstrap over proteins), and its predictions."""
 
     metrics: dict[str, float]
+    intervals: dict[str, Interval]
     classes: dict[str, dict[str, float]]
     predictions: dict[str, list]
+
+
+def split(settings: SplitSettings) -> SplitReport:
+    """Write the table with a split in which similar proteins stay together, and a report of it beside the table.
+
+    Raises UserError for whatever the user can mend: data, settings, classes too small to be in every part.
+    """
+    console, out = _console(), Path(settings.out)
+    check_table_path(out)
+    if out.exists() and out.samefile(settings.data):
+        raise UserError(f"--out {out}: is the table to be split; name another file")
+    with console.status("reading, looking for similar proteins, splitting"):
+        done = split_table(settings)
+    for note in done.report.notes:
+        console.print(f"note: {note}", highlight=False)
+    write_table(out, done.columns)
+    beside = (out.with_suffix("") if out.suffix == ".gz" else out).with_suffix(".report.json")
+    origin = {"settings": asdict(settings), "data": {"sha256": data_digests(settings)}}
+    write_json(beside, asdict(done.report) | origin)
+    console.print(render_split(done.report), highlight=False)
+    console.print(f"table written to {out}, report to {beside}", highlight=False)
+    return done.report
+
+
+def audit(settings: AuditSettings) -> Audit:
+    """Tell whether a score on the table's splits could be believed; print what was found and write it where asked.
+
+    Raises UserError for what hinders even that: files that cannot be read, a table without splits.
+    """
+    console = _console()
+    dataset, refused = read_leniently(settings)
+    for note in dataset.notes:
+        console.print(f"note: {note}", highlight=False)
+    with console.status("looking for what the splits share"):
+        found = audit_dataset(
+            dataset, tool=None if settings.search == "none" else settings.search, max_residues=settings.max_residues,
+            threads=settings.threads, refused=refused,
+        )  # fmt: skip
+    console.print(render(found), highlight=False, markup=False)
+    if settings.json is not None:
+        write_json(settings.json, asdict(found))
+    return found
 
 
 def train(settings: TrainSettings) -> Run:
@@ -62,6 +126,16 @@ def plan(settings: PlanSettings) -> Plan:
     return run_plan(settings, _console())
 
 
+def compare(settings: CompareSettings) -> MethodComparison:
+    """Train every method with several seeds on one split, and compare them on its test part; go on where it stopped."""
+    return run_compare(settings, _console())
+
+
+def sweep(settings: SweepSettings) -> SweepResult:
+    """Train with many settings, measured on validation alone; go on where it stopped, and write the best settings."""
+    return run_sweep(settings, _console())
+
+
 def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Score labelled examples with a bundle; print the metrics and, with `out`, write them and the predictions."""
     console = _console()
@@ -75,20 +149,29 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
             f"{Path(settings.bundle) / 'split.tsv'} says which rows are the test part",
             style="yellow",
         )
-    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, console=console)
+    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, settings=settings, console=console)
     assert dataset.targets is not None
     metrics = measure(dataset.kind, dataset.targets, scores, classes=dataset.classes)
     classes = {}
     if dataset.kind in ("multiclass", "multilabel"):
         classes = measure_classes(dataset.kind, dataset.targets, scores, classes=dataset.classes)
-    result = Evaluation(metrics, classes, prediction_columns(dataset, scores, model.target))
+    intervals = bootstrap_intervals(
+        statistic(dataset.kind, dataset.targets, scores, classes=dataset.classes),
+        dataset.members_NK,
+        generator=np.random.default_rng(0),
+        num_replicates=num_replicates(len(dataset)),
+    )
+    result = Evaluation(metrics, intervals, classes, prediction_columns(dataset, scores, model.target))
     for name, value in metrics.items():
-        console.print(f"{name:26s} {value:.4f}" if isinstance(value, float) else f"{name:26s} {value}", highlight=False)
+        known = intervals.get(name)
+        within = f"  ({known.confidence:.0%} interval {known.low:.4f} to {known.high:.4f})" if known else ""
+        console.print(f"{name:26s} {value:.4f}{within}" if known else f"{name:26s} {value}", highlight=False)
     if settings.out is not None:
         folder = Path(settings.out)
         folder.mkdir(parents=True, exist_ok=True)
         write_table(str(folder / "predictions.tsv"), result.predictions)
-        _write_json(folder / "metrics.json", {"metrics": metrics, "classes": classes, "settings": asdict(settings)})
+        document = {"metrics": metrics, "intervals": {name: asdict(found) for name, found in intervals.items()}}
+        _write_json(folder / "metrics.json", document | {"classes": classes, "settings": asdict(settings)})
     return result
 
 
@@ -96,11 +179,18 @@ def predict(settings: PredictSettings) -> dict[str, list]:
     """Score examples with a bundle, in the order of the input; write and return the table's columns."""
     console = _console()
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
+    if settings.min_confidence is not None and model.target.kind not in ("binary", "multiclass"):
+        raise UserError(
+            f"--min-confidence: a {model.target.kind} prediction is not one answer that could be withheld; leave it out"
+        )
     dataset = _read_for(model, settings, console, labelled=False)
-    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, console=console)
-    columns = prediction_columns(dataset, scores, model.target)
+    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, settings=settings, console=console)
+    columns = prediction_columns(
+        dataset, scores, model.target, threshold=settings.threshold, min_confidence=settings.min_confidence
+    )
     write_table(settings.out, columns)
-    console.print(f"{len(dataset):,} predictions written to {settings.out}", highlight=False)
+    abstained = "" if settings.min_confidence is None else f" ({columns['prediction'].count(''):,} without an answer)"
+    console.print(f"{len(dataset):,} predictions written to {settings.out}{abstained}", highlight=False)
     return columns
 
 
@@ -113,37 +203,49 @@ def embed(settings: EmbedSettings) -> Path:
     for note in notes:
         console.print(f"note: {note}", highlight=False)
     check_embedding_path(settings.out, proteins.ids)
-    machine = choose_machine(settings.device, settings.precision, settings.threads)
-    if settings.bundle is not None:
-        model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-        pieces = model.pieces(proteins)
-    else:
-        backbone = load_backbone(settings.backbone, dtype=machine.dtype)
-        encoder = Encoder(backbone, backbone.model, machine, pooling=settings.pooling, compile_layers=settings.compile)
-        token_budget = inference_budget(settings, machine)
-        pieces = cut_proteins(
-            proteins, backbone.vocabulary, max_residues=settings.max_residues, long_proteins=settings.long_proteins
-        )
+    encoder, pieces, token_budget = _encoder_of(settings, proteins)
     attributes = {"backbone": encoder.backbone.name, "bundle": settings.bundle or "", "pooling": encoder.pooling}
-    with encoding_progress(console, sum(protein.num_residues for protein in pieces)) as advance:
-
-        def residues() -> Iterator[tuple[str, np.ndarray]]:
-            for name, protein in zip(proteins.ids, pieces, strict=True):
-                yield name, embed_residues(encoder, protein)
-                advance(protein.num_residues)
-
-        if settings.per_residue:
-            write_embeddings(settings.out, residues(), attributes)
-        else:
-            vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, advance=advance)
-            write_embeddings(settings.out, zip(proteins.ids, vectors_PD, strict=True), attributes)
+    num_residues = sum(protein.num_residues for protein in pieces)
+    if settings.per_residue:
+        with encoding_progress(console, num_residues) as advance:
+            states = residue_states(encoder, pieces, advance=advance)
+            write_embeddings(settings.out, zip(proteins.ids, states, strict=True), attributes)
+    else:
+        with ExitStack() as stack:
+            store = None
+            if settings.bundle is None:
+                store = stack.enter_context(frozen_vectors(encoder, pieces, settings, console))
+            advance = stack.enter_context(encoding_progress(console, num_residues))
+            vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, store=store, advance=advance)
+        write_embeddings(settings.out, zip(proteins.ids, vectors_PD, strict=True), attributes)
     console.print(f"{len(proteins):,} embeddings written to {settings.out}", highlight=False)
     return Path(settings.out)
+
+
+def report(settings: ReportSettings) -> Path:
+    """Write the page of a finished run again, from its run.json and predictions.tsv; its path."""
+    path = write_report(Path(settings.bundle), out=None if settings.out is None else Path(settings.out))
+    _console().print(f"report written to {path}", highlight=False)
+    return path
 
 
 def demo(settings: DemoSettings) -> dict[str, Any]:
     """Run the two flagship tasks on the shipped data; return (and write) the summary."""
     return run_demo(settings.out, _console())
+
+
+def _encoder_of(settings: EmbedSettings, proteins: Proteins) -> tuple[Encoder, list[Pieces], int]:
+    """The encoder of a bundle or of a backbone as published, the proteins as it sees them, and its token budget."""
+    if settings.bundle is not None:
+        model, encoder, token_budget = load_for_inference(settings.bundle, settings)
+        return encoder, model.pieces(proteins), token_budget
+    machine = choose_machine(settings.device, settings.precision, settings.threads)
+    backbone = load_backbone(settings.backbone, dtype=machine.dtype)
+    encoder = Encoder(backbone, backbone.model, machine, pooling=settings.pooling, compile_layers=settings.compile)
+    pieces = cut_proteins(
+        proteins, backbone.vocabulary, max_residues=settings.max_residues, long_proteins=settings.long_proteins
+    )
+    return encoder, pieces, inference_budget(settings, machine)
 
 
 def _console() -> Console:

@@ -6,13 +6,18 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from peftide.config import (
+    AuditSettings,
+    CompareSettings,
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
     PlanSettings,
     PredictSettings,
+    ReportSettings,
     Setting,
     Settings,
+    SplitSettings,
+    SweepSettings,
     TrainSettings,
     check_settings,
     load_settings,
@@ -24,18 +29,23 @@ from peftide.errors import UserError, raise_problems
 
 COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "demo": (DemoSettings, "train, evaluate and predict on the shipped data, beside a baseline, in minutes"),
+    "split": (SplitSettings, "write a table with a split in which similar proteins stay together, and a report"),
+    "audit": (AuditSettings, "tell whether a score on the splits of a table could be believed: leaks and shortcuts"),
     "train": (TrainSettings, "adapt a protein language model to a table of examples"),
     "plan": (PlanSettings, "memory, time and cache of a training run, from a short probe on this machine"),
+    "compare": (CompareSettings, "train several methods with several seeds on one split, and tell which is the best"),
+    "sweep": (SweepSettings, "train with many settings, by validation alone: how robust a result is, and the best"),
     "evaluate": (EvaluateSettings, "measure a trained bundle on a labelled table"),
     "predict": (PredictSettings, "probabilities from a trained bundle for new pairs or proteins"),
     "embed": (EmbedSettings, "vectors of proteins or residues, from a backbone or a trained bundle"),
+    "report": (ReportSettings, "write the page of a finished run again, from what its bundle holds"),
 }
 USAGE = "peftide COMMAND ...    (peftide COMMAND --help lists its settings; peftide --version)"
 OWN_FLAGS = ("--config", "--help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command line and return its exit code: 0, 2 after a user's mistake, 130 after Ctrl-C."""
+    """Run the command line and return its exit code: that of `run`, 2 after a user's mistake, 130 after Ctrl-C."""
     try:
         words = list(sys.argv[1:] if argv is None else argv)
         if not words or words[0] in ("-h", "--help"):
@@ -47,33 +57,43 @@ def main(argv: Sequence[str] | None = None) -> int:
         _, settings, warnings = parse(words)
         for warning in warnings:
             print(f"warning: {warning}", file=sys.stderr)
-        run(settings)
+        return run(settings)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
-    return 0
 
 
-def run(settings: Settings) -> None:
-    """Carry out the command that the settings belong to."""
+def run(settings: Settings) -> int:
+    """Carry out the command that the settings belong to; the exit code: 1 after a strict audit that flags, else 0."""
     from peftide import api  # here, because it loads torch, which takes seconds that --help should not
 
     match settings:
         case DemoSettings():
             api.demo(settings)
+        case SplitSettings():
+            api.split(settings)
+        case AuditSettings():
+            return 1 if api.audit(settings).flags and settings.strict else 0
         case TrainSettings():
             api.train(settings)
         case PlanSettings():
             api.plan(settings)
+        case CompareSettings():
+            api.compare(settings)
+        case SweepSettings():
+            api.sweep(settings)
         case EvaluateSettings():
             api.evaluate(settings)
         case PredictSettings():
             api.predict(settings)
         case EmbedSettings():
             api.embed(settings)
+        case ReportSettings():
+            api.report(settings)
+    return 0
 
 
 def parse(argv: Sequence[str]) -> tuple[str, Settings, tuple[str, ...]]:
@@ -123,6 +143,8 @@ def _add_flags(section: argparse._ArgumentGroup, settings: Sequence[Setting]) ->
     for item in settings:
         if item.base is bool:
             section.add_argument(item.flag, action=argparse.BooleanOptionalAction, help=_help(item))
+        elif item.is_repeated:
+            section.add_argument(item.flag, action="append", metavar=_metavar(item), help=_help(item))
         else:
             nargs = "+" if item.is_list else None
             section.add_argument(item.flag, nargs=nargs, metavar=_metavar(item), help=_help(item))

@@ -21,12 +21,13 @@ from transformers import EsmModel
 
 from conftest import random_sequence, write_examples
 from peftide.config import TrainSettings
+from peftide.inference.caching import open_store
 from peftide.inference.encoder import Encoder
 from peftide.models.backbones import load_backbone
 from peftide.models.bundle import read_run
 from peftide.models.machine import Machine
 from peftide.records import Dataset, Proteins
-from peftide.training.build import build_model, open_store, standardize
+from peftide.training.build import build_model, standardize
 from peftide.training.loop import Schedule, Trainer, restore, snapshot
 from peftide.training.progress import TrainingProgress
 from peftide.training.run import run_training

@@ -16,17 +16,22 @@ TABLE_FLAGS = """--sequences --allow-self-pairs --column-a --column-b --column-i
 MACHINE_FLAGS = "--device --precision --threads --token-budget --compile --cache-dir --cache-limit-gb"
 FLAGS = {
     "demo": "--out",
-    "train": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --out --task --target --max-residues --long-proteins --val-fraction
-        --test-fraction --backbone --method --head --head-width --head-dropout --pooling --lora-rank --lora-alpha
-        --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --learning-rate --weight-decay
-        --warmup-fraction --clip-norm --patience --metric --class-weights --seed --checkpoint-layers --memory""",
-    "plan": f"""{TABLE_FLAGS} {MACHINE_FLAGS}
+    "split": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --out --by --identity --coverage
+        --val-fraction --test-fraction --negatives --search --seed --threads""",
+    "audit": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --search --strict --json --threads""",
+    "train": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --audit --strict --split-by --split-identity --out --task --target
+        --max-residues --long-proteins --val-fraction --test-fraction --backbone --method --head --head-width
+        --head-dropout --pooling --lora-rank --lora-alpha --lora-dropout --lora-matrices --lora-layers
+        --epochs --batch-examples --learning-rate --weight-decay --warmup-fraction --clip-norm --patience
+        --metric --class-weights --seed --checkpoint-layers --memory""",
+    "plan": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --split-by --split-identity
         --json --task --target --max-residues --long-proteins --val-fraction --test-fraction --head
         --head-width --head-dropout --pooling --backbones --methods --lora-rank --lora-alpha
         --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --seed
         --checkpoint-layers --memory""",
     "evaluate": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out --split",
     "predict": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out",
+    "report": "--out",
     "embed": f"""{MACHINE_FLAGS} --out --backbone --bundle --per-residue --pooling --column-id --column-sequence
         --max-residues --long-proteins""",
 }

@@ -10,8 +10,8 @@ import peftide
 from peftide.config import TrainSettings
 from peftide.errors import UserError
 
-NAMES = """EmbedSettings EvaluateSettings PlanSettings PredictSettings TrainSettings UserError __version__ demo embed
-    evaluate plan predict train"""
+NAMES = """AuditSettings EmbedSettings EvaluateSettings PlanSettings PredictSettings SplitSettings TrainSettings
+    UserError __version__ audit demo embed evaluate plan predict split train"""
 
 
 def test_the_public_names_are_these() -> None:

@@ -222,6 +222,32 @@ def test_predicting_twice_gives_the_same_file(trained, tmp_path):
     assert (tmp_path / "first.tsv").read_bytes() == (tmp_path / "second.tsv").read_bytes()
 
 
+def test_an_answer_is_withheld_where_it_is_less_sure_than_wanted(trained, tmp_path):
+    for kind in ("binary", "multiclass"):
+        every = predict(trained, kind, tmp_path / "every.tsv")
+        probabilities = np.array([every[name] for name in every if name.startswith("probability")])
+        sure = np.maximum(probabilities, 1 - probabilities)[0] if kind == "binary" else probabilities.max(axis=0)
+        wanted = float(np.median(sure))
+        some = predict(trained, kind, tmp_path / "some.tsv", min_confidence=wanted)
+        expected = [said if p >= wanted else "" for said, p in zip(every["prediction"], sure, strict=True)]
+        assert some["prediction"] == expected
+        assert "" in expected
+        assert expected.count("") < len(expected)
+
+
+def test_a_threshold_moves_the_answers(trained, tmp_path):
+    columns = predict(trained, "binary", tmp_path / "all.tsv", threshold=0.001)
+    lowest = min(columns["probability"])
+    assert lowest > 0.001
+    assert set(columns["prediction"]) == {"soluble"} or set(columns["prediction"]) == {"membrane"}
+
+
+def test_numbers_and_several_labels_cannot_be_withheld(trained, tmp_path):
+    for kind in ("regression", "multilabel"):
+        with pytest.raises(UserError, match="--min-confidence: a .* prediction is not one answer"):
+            predict(trained, kind, tmp_path / "none.tsv", min_confidence=0.9)
+
+
 def test_only_the_proteins_of_the_scored_examples_are_encoded(trained, tmp_path):
     data, run = trained("binary")
     model, encoder, _ = load_for_inference(str(run.folder), MachineSettings(**CPU))
@@ -229,8 +255,28 @@ def test_only_the_proteins_of_the_scored_examples_are_encoded(trained, tmp_path)
     assert len(dataset) < len(dataset.proteins)
     sizes = []
     encoder.layer_function = recording(encoder.layer_function, sizes)
-    score_dataset(model, encoder, dataset, token_budget=10_000, console=Console(quiet=True))
+    settings = MachineSettings(cache_limit_gb=0, **CPU)
+    score_dataset(model, encoder, dataset, token_budget=10_000, settings=settings, console=Console(quiet=True))
     assert set(sizes) == {sum(len(dataset.proteins.sequences[row]) + 2 for row in dataset.members_NK[:, 0])}
+
+
+def test_vectors_of_a_frozen_backbone_are_computed_once_and_read_afterwards(trained, tmp_path):
+    data, run = trained("binary")
+    settings = MachineSettings(cache_dir=str(tmp_path / "cache"), **CPU)
+    dataset = read_dataset(TrainSettings(**data, out="unused")).part("test")
+    scores, sizes = [], []
+    for _ in range(2):
+        model, encoder, _ = load_for_inference(str(run.folder), settings)
+        assert model.method == "head"
+        encoder.layer_function = recording(encoder.layer_function, sizes)
+        sizes.clear()
+        scores.append(
+            score_dataset(
+                model, encoder, dataset, token_budget=10_000, settings=settings, console=Console(quiet=True)
+            ).tolist()
+        )
+    assert not sizes
+    assert scores[0] == scores[1]
 
 
 def recording(layer_function, sizes):
@@ -371,9 +417,9 @@ def test_a_protein_beyond_the_limit_is_refused_where_that_was_asked(esm_folder, 
 
 
 def test_an_embedding_that_fails_leaves_an_earlier_file_as_it_was(esm_folder, fasta, tmp_path):
-    out = embed(esm_folder, fasta[0], tmp_path / "embeddings.h5")
+    out = embed(esm_folder, fasta[0], tmp_path / "embeddings.h5", cache_limit_gb=0)
     before = out.read_bytes()
     with pytest.raises(UserError):
-        embed(esm_folder, fasta[0], out, max_residues=60, long_proteins="error")
+        embed(esm_folder, fasta[0], out, max_residues=60, long_proteins="error", cache_limit_gb=0)
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["embeddings.h5", "proteins.fasta"]

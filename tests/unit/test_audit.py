@@ -51,7 +51,7 @@ def test_pairs_split_at_random_are_flagged_for_shared_proteins_and_the_label_rat
 def test_the_same_pairs_split_by_protein_pass():
     found = audit(sticky_pairs(0, "proteins"), tool="builtin")
     assert found.flags == ()
-    assert found.verdict.startswith("PASSED: no protein of one split or a close relative of it is in another")
+    assert found.verdict.startswith("PASSED: no protein of one split, nor a close relative of it, is in another")
     assert [shortcut.auroc for shortcut in found.shortcuts] == [0.5, 0.5]
     assert found.overlaps[0].num_shared == 0
 
@@ -128,6 +128,28 @@ def test_contradictory_labels_are_counted_under_any_id_of_a_sequence():
     assert found.num_contradictory == 2
     assert "2 of 5 examples occur again with another label" in found.flags
     assert found.overlaps == ()
+
+
+def test_what_a_strict_reading_would_refuse_is_part_of_audit_and_text():
+    found = audit(sticky_pairs(0, "proteins"), tool=None, refused=("self pairs (2 problems)",))
+    assert found.refused == ("self pairs (2 problems)",)
+    assert found.flags == ()
+    assert "until they are mended:\n  - self pairs (2 problems)\n" in render(found)
+
+
+def test_a_few_leaked_proteins_pass_and_are_told():
+    train = random_sequences(13, 100)
+    test = (mutated(train[0], 0.8), *random_sequences(14, 99))
+    found = audit(single_proteins(train + test, ["train"] * 100 + ["test"] * 100, [0, 1] * 100), tool="builtin")
+    told = "at most 1.0% of the proteins of one split are in another or have a close relative there"
+    assert found.verdict == f"PASSED: {told}"
+    assert "    90% to 100%       1\n" in render(found)
+
+
+def test_identities_are_drawn_only_where_something_leaks():
+    found = audit(sticky_pairs(0, "proteins"), tool="builtin")
+    assert "0.0% of 40 leaked" in render(found)
+    assert "best identity" not in render(found)
 
 
 def test_one_split_alone_leaves_nothing_to_compare():

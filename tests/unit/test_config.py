@@ -9,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from peftide.config import (
+    AuditSettings,
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
     PlanSettings,
     PredictSettings,
     Setting,
+    SplitSettings,
     TrainSettings,
     check_settings,
     load_settings,
@@ -23,7 +25,16 @@ from peftide.config import (
 )
 from peftide.errors import UserError
 
-KINDS = (DemoSettings, TrainSettings, PlanSettings, EvaluateSettings, PredictSettings, EmbedSettings)
+KINDS = (
+    SplitSettings,
+    AuditSettings,
+    DemoSettings,
+    TrainSettings,
+    PlanSettings,
+    EvaluateSettings,
+    PredictSettings,
+    EmbedSettings,
+)
 FLAGS = {"data": "pairs.tsv", "out": "runs/a"}
 MINIMAL = TrainSettings(data="pairs.tsv", out="runs/a")
 
@@ -181,6 +192,8 @@ def test_contradictory_settings_are_refused_wherever_they_come_from(tmp_path: Pa
     assert f"{path}: test_fraction: leaves nothing to train on" in text
     with pytest.raises(UserError, match="test_fraction: leaves nothing to train on"):
         check_settings(dataclasses.replace(MINIMAL, val_fraction=0.5, test_fraction=0.5))
+    with pytest.raises(UserError, match="negatives: can be sampled for pairs only, and task is protein"):
+        check_settings(SplitSettings(data="a", out="b", task="protein", negatives=1.0))
 
 
 @pytest.mark.parametrize(
@@ -195,6 +208,18 @@ def test_contradictory_settings_are_refused_wherever_they_come_from(tmp_path: Pa
             "column_a allow_self_pairs",
         ),
         (dataclasses.replace(MINIMAL, column_split="fold", val_fraction=0.2), "val_fraction"),
+        (
+            dataclasses.replace(MINIMAL, column_split="fold", split_by="protein", split_identity=0.5),
+            "split_by split_identity",
+        ),
+        (dataclasses.replace(MINIMAL, split_by="protein", split_identity=0.5), "split_identity"),
+        (dataclasses.replace(MINIMAL, audit="none", strict=True), "strict"),
+        (
+            SplitSettings(data="a", out="b", by="protein", identity=0.5, search="builtin", column_split="c"),
+            "column_split identity search",
+        ),
+        (SplitSettings(data="a", out="b", task="protein", column_a="x", identity=0.5), "column_a"),
+        (AuditSettings(data="a", task="symmetry", allow_self_pairs=True, strict=True), "allow_self_pairs"),
         (dataclasses.replace(MINIMAL, cache_limit_gb=0.0, cache_dir="cache"), "cache_dir"),
         (EmbedSettings(data="a", out="b", bundle="c", backbone="esm2-8m", max_residues=9), "backbone max_residues"),
         (EmbedSettings(data="a", out="b", per_residue=True, pooling="cls"), "pooling"),
@@ -247,6 +272,7 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
         "device": st.sampled_from(["auto", "cpu", "cuda:3", "mps"]),
         "target": st.sampled_from(["auto", "multilabel"]),
         "memory": st.sampled_from([None, "6GB", "500 MiB"]),
+        "negatives": st.none(),  # for pairs only
         "val_fraction": st.floats(0.01, 0.49),
         "test_fraction": st.floats(0.01, 0.49),
     }

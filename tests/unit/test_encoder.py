@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from conftest import random_sequence
+from peftide.inference.caching import open_store
 from peftide.inference.device_states import DeviceStates
 from peftide.inference.embed import embed_proteins, embed_residues, embedding_key, length_batches
 from peftide.inference.encoder import Encoder
@@ -12,7 +13,6 @@ from peftide.models.adapters import add_lora
 from peftide.models.backbones import load_backbone
 from peftide.models.machine import Machine
 from peftide.models.tokens import cut_pieces
-from peftide.training.build import open_store
 
 CPU = torch.device("cpu")
 LENGTHS = (9, 70, 33, 120, 5, 33)

@@ -29,8 +29,8 @@ NEED = Footprint(
 )  # fmt: skip
 EXECUTION = Execution(token_budget=60, checkpoint_layers=False, is_frugal=False, holds_states=False, planned_bytes=9999)
 WORK = Work(
-    steps=(StepWork(50), StepWork(20, (40,))), occurrences_P=np.ones(4), standardizing=(10, 20), validation=(30,), everything=(60, 40),
-    batching_seconds=0.5,
+    steps=(StepWork(50), StepWork(20, (40,))), occurrences_P=np.ones(4), standardizing=(10, 20), validation=(30,),
+    everything=(60, 40), batching_seconds=0.5,
 )  # fmt: skip
 PROBE = Probe(
     gradient=Measured(Line(1.0, 0.1), 1050, num_tokens=25),
@@ -235,7 +235,10 @@ def test_lora_on_the_largest_backbone_that_ends_within_a_day_is_recommended():
         row("huge", "full", seconds=10**6, trained=10**9, fits=False),
     ]
     said = recommendation(rows, limit_bytes=4 * 2**30).splitlines()
-    assert said[0] == "lora on large fits: 5.0 GiB, 6 min per epoch, 2.0 h to the end, to save memory 1 of a step's parts encoded twice"
+    assert said[0] == (
+        "lora on large fits: 5.0 GiB, 6 min per epoch, 2.0 h to the end, "
+        "to save memory 1 of a step's parts encoded twice"
+    )
     assert said[1].startswith("full on huge: 5.0 GiB and more than the 4.0 GiB")
 
 

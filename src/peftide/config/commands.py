@@ -8,6 +8,7 @@ from peftide.records import TargetKind, Task
 
 Method = Literal["head", "lora", "full"]
 LongProteins = Literal["crop", "window", "error"]
+SplitBy = Literal["cluster", "protein"]
 Matrix = Literal["query", "key", "value", "output", "feed-forward"]
 
 
@@ -55,6 +56,24 @@ class DataSettings(TableSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FractionSettings:
+    """How many of the examples a split that is made here gives to validation and test."""
+
+    val_fraction: float = setting(
+        "fraction of the kept examples for validation, where the split is made here",
+        default=0.1,
+        group="data",
+        within=FRACTION,
+    )
+    test_fraction: float = setting(
+        "fraction of the kept examples for the test, where the split is made here",
+        default=0.1,
+        group="data",
+        within=FRACTION,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MachineSettings:
     """What to run on, and how much of it to take."""
 
@@ -80,7 +99,7 @@ class MachineSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
-class CostSettings(MachineSettings, DataSettings):
+class CostSettings(MachineSettings, FractionSettings, DataSettings):
     """What decides how long training takes and in how much memory, whatever the backbone and the method."""
 
     head: Literal["mlp", "paper", "linear"] = setting(
@@ -118,14 +137,19 @@ class CostSettings(MachineSettings, DataSettings):
         "examples per optimiser step (the paper's 4 x 16)", default=64, group="training", within=COUNT
     )
     seed: int = setting("seed of split, initial weights, order and dropout", default=0, group="training", within=SEED)
-    val_fraction: float = setting(
-        "fraction of proteins for validation, where no split column is given",
-        default=0.1,
+    split_seed: int | None = setting(
+        "seed of the split alone, where no split column is given; that of training when absent",
+        default=None,
         group="data",
-        within=FRACTION,
+        within=SEED,
     )
-    test_fraction: float = setting(
-        "fraction of proteins for the test, where no split column is given", default=0.1, group="data", within=FRACTION
+    split_by: SplitBy = setting(
+        "where no split column is given: cluster keeps similar proteins in one part, protein only identical ones",
+        default="cluster",
+        group="data",
+    )
+    split_identity: float = setting(
+        "identity from which proteins are similar, over half of either", default=0.3, group="data", within=FRACTION
     )
     checkpoint_layers: bool = setting(
         "recompute activations in the backward pass: less memory, about a third more time",
@@ -140,20 +164,9 @@ class CostSettings(MachineSettings, DataSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainSettings(CostSettings):
-    """Everything that `peftide train` can be told."""
+class RecipeSettings(CostSettings):
+    """How a model is trained, whatever the backbone and the method."""
 
-    out: str = setting("folder of the bundle to write", group="run")
-    backbone: str = setting(
-        "swissprot-10m (shipped), esm2-8m ... esm2-15b, a hub name or a local folder",
-        default="swissprot-10m",
-        group="model",
-    )
-    method: Method = setting(
-        "head (frozen backbone, cached embeddings), lora (adapters), full (every weight)",
-        default="lora",
-        group="model",
-    )
     learning_rate: float | None = setting(
         "peak learning rate; by method when absent: head 1e-3, lora 1e-3, full 1e-4",
         default=None,
@@ -181,6 +194,93 @@ class TrainSettings(CostSettings):
     class_weights: Literal["none", "balanced"] = setting(
         "balanced weighs rare classes up in the loss", default="none", group="training"
     )
+    audit: Literal["auto", "full", "fast", "none"] = setting(
+        "look for leakage before training; fast leaves out the search for similar proteins, and auto does so where it "
+        "would take more than about a minute",
+        default="auto",
+        group="run",
+    )
+    strict: bool = setting("do not train where the audit flags the split", default=False, group="run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """What a trained model is compared with."""
+
+    baselines: Literal["all", "quick", "none"] = setting(
+        "simple predictors to compare with on the same examples; quick leaves out the search for relatives and the "
+        "same head on a random backbone, which encodes every protein once more",
+        default="all",
+        group="run",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainSettings(JudgeSettings, RecipeSettings):
+    """Everything that `peftide train` can be told."""
+
+    out: str = setting("folder of the bundle to write", group="run")
+    checkpoint_minutes: float = setting(
+        "minutes between checkpoints: a run that was killed goes on there, with the same command",
+        default=5.0,
+        group="run",
+        within=NOT_NEGATIVE,
+    )
+    restart: bool = setting("throw away an unfinished run in the folder", default=False, group="run")
+    backbone: str = setting(
+        "swissprot-10m (shipped), esm2-8m ... esm2-15b, a hub name or a local folder",
+        default="swissprot-10m",
+        group="model",
+    )
+    method: Method = setting(
+        "head (frozen backbone, cached embeddings), lora (adapters), full (every weight)",
+        default="lora",
+        group="model",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitSettings(FractionSettings, DataSettings):
+    """Everything that `peftide split` can be told."""
+
+    out: str = setting("table to write: .tsv, .csv or .parquet, plain or .gz; the report goes beside it", group="run")
+    by: SplitBy = setting(
+        "cluster keeps similar proteins in one part, protein only identical ones", default="cluster", group="data"
+    )
+    identity: float = setting("identity from which proteins are similar", default=0.3, group="data", within=FRACTION)
+    coverage: float = setting(
+        "fraction of either protein that the similar part has to cover", default=0.5, group="data", within=FRACTION
+    )
+    negatives: float | None = setting(
+        "for a table of positive pairs alone: presumed negatives per positive to sample, each protein as often as "
+        "among the positives",
+        default=None,
+        group="data",
+        within=POSITIVE,
+    )
+    search: Literal["auto", "mmseqs", "builtin"] = setting(
+        "program that finds similar proteins; auto takes mmseqs where it is installed", default="auto", group="run"
+    )
+    seed: int = setting("seed of split and sampling", default=0, group="run", within=SEED)
+    threads: int | None = setting(
+        "CPU threads of the search; all cores when absent", default=None, group="machine", within=COUNT
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AuditSettings(DataSettings):
+    """Everything that `peftide audit` can be told."""
+
+    search: Literal["auto", "mmseqs", "builtin", "none"] = setting(
+        "program that finds similar proteins; auto takes mmseqs where it is installed, none leaves the search out",
+        default="auto",
+        group="run",
+    )
+    strict: bool = setting("exit with 1 where the split is flagged", default=False, group="run")
+    json: str | None = setting("file for the audit as JSON", default=None, group="run")
+    threads: int | None = setting(
+        "CPU threads of the search; all cores when absent", default=None, group="machine", within=COUNT
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,6 +294,48 @@ class PlanSettings(CostSettings):
         "methods to compare among head, lora, full", default=("head", "lora", "full"), group="model"
     )
     json: str | None = setting("file for the plan as JSON", default=None, group="run")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareSettings(JudgeSettings, RecipeSettings):
+    """Everything that `peftide compare` can be told."""
+
+    out: str = setting("folder for the bundles, the tables and the report", group="run")
+    backbones: tuple[str, ...] = setting(
+        "backbones to compare, each as in train", default=("swissprot-10m",), group="model"
+    )
+    methods: tuple[Method, ...] = setting(
+        "methods to compare among head, lora, full", default=("head", "lora", "full"), group="model"
+    )
+    seeds: int = setting(
+        "runs of each backbone and method, with seed, seed + 1, ...; all have the split of the first",
+        default=3,
+        group="training",
+        within=COUNT,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SweepSettings(RecipeSettings):
+    """Everything that `peftide sweep` can be told."""
+
+    out: str = setting("folder for the trials, the tables, the best settings and the report", group="run")
+    backbone: str = setting("as in train", default="swissprot-10m", group="model")
+    method: Method = setting("as in train", default="lora", group="model")
+    vary: tuple[str, ...] | None = setting(
+        "a setting and its values, NAME=V1,V2,... (a list as key+value), or NAME=LOW..HIGH with search optuna; may be "
+        "repeated; absent: rank, matrices and layers (lora), learning rate and head (head), learning rate (full)",
+        default=None,
+        group="run",
+        is_repeated=True,
+    )
+    search: Literal["grid", "optuna"] = setting(
+        "grid: every combination; optuna: combinations chosen by what came of the earlier ones, poor ones ended early",
+        default="grid",
+        group="run",
+    )
+    trials: int = setting("combinations that optuna tries in all", default=20, group="run", within=COUNT)
+    keep_bundles: bool = setting("keep the model of every trial, not only its numbers", default=False, group="run")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,6 +359,18 @@ class PredictSettings(MachineSettings, TableSettings):
 
     bundle: str = setting("folder that `peftide train` wrote", group="run")
     out: str = setting("table to write: .tsv, .csv or .parquet, plain or .gz", group="run")
+    threshold: float = setting(
+        "probability from which the answer is yes (binary, multilabel); the report lists one for each precision",
+        default=0.5,
+        group="run",
+        within=FRACTION,
+    )
+    min_confidence: float | None = setting(
+        "abstain (an empty prediction) where the answer's calibrated probability is lower; absent: always answer",
+        default=None,
+        group="run",
+        within=FRACTION,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,10 +396,30 @@ class EmbedSettings(MachineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReportSettings:
+    """Everything that `peftide report` can be told."""
+
+    bundle: str = setting("folder that `peftide train` wrote", group="run")
+    out: str | None = setting("page to write; report.html in the bundle when absent", default=None, group="run")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoSettings:
     """Everything that `peftide demo` can be told."""
 
     out: str = setting("folder for the bundles, the predictions and summary.json", default="runs/demo", group="run")
 
 
-Settings = DemoSettings | TrainSettings | PlanSettings | EvaluateSettings | PredictSettings | EmbedSettings
+Settings = (
+    DemoSettings
+    | SplitSettings
+    | AuditSettings
+    | TrainSettings
+    | PlanSettings
+    | CompareSettings
+    | SweepSettings
+    | EvaluateSettings
+    | PredictSettings
+    | EmbedSettings
+    | ReportSettings
+)

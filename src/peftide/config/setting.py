@@ -36,9 +36,15 @@ FRACTION_OR_ZERO = Interval(0, 1)
 SEED = Interval(0, 2**32)  # what every library's generator accepts
 
 
-def setting(help: str, *, default: Any = MISSING, group: str, within: Interval | None = None) -> Any:
-    """A dataclass field that carries its own documentation, the heading it is listed under, and its range."""
-    return dataclasses.field(default=default, metadata={"help": help, "group": group, "within": within})
+def setting(
+    help: str, *, default: Any = MISSING, group: str, within: Interval | None = None, is_repeated: bool = False
+) -> Any:
+    """A dataclass field that carries its own documentation, the heading it is listed under, and its range.
+
+    is_repeated: a list whose values may hold commas; its flag may be given several times.
+    """
+    metadata = {"help": help, "group": group, "within": within, "is_repeated": is_repeated}
+    return dataclasses.field(default=default, metadata=metadata)
 
 
 @dataclass(frozen=True)
@@ -49,6 +55,7 @@ class Setting:
     base: str, int, float or bool: what one value is.
     choices: the texts that a Literal allows; empty when any will do.
     is_list: whether the value is a tuple of `base`, none twice.
+    is_repeated: whether each word on the command line is one value of the list, commas and all.
     is_optional: whether None stands for "absent".
     """
 
@@ -60,6 +67,7 @@ class Setting:
     base: type[str] | type[int] | type[float] | type[bool]
     choices: tuple[str, ...]
     is_list: bool
+    is_repeated: bool
     is_optional: bool
 
     @property
@@ -93,6 +101,8 @@ class Setting:
     def from_flag(self, given: object) -> object:
         """The value of the words after a flag (a switch gives a bool); words of another type come back as they are."""
         if isinstance(given, list):
+            if self.is_repeated:
+                return tuple(given)
             return tuple(word for words in given for word in words.replace(",", " ").split())
         if self.base in (int, float) and isinstance(given, str):
             try:
@@ -155,6 +165,7 @@ def _setting_of(item: dataclasses.Field[Any], annotation: Any) -> Setting:
         base=base,
         choices=choices,
         is_list=is_list,
+        is_repeated=item.metadata["is_repeated"],
         is_optional=types.NoneType in parts,
     )
 

@@ -27,8 +27,11 @@ def render(audit: Audit) -> str:
             f"AUPR {shortcut.aupr:.3f} ({shortcut.positive_fraction:.3f} by chance)"
             for shortcut in audit.shortcuts
         ]
+        lines.append("  (a model that does not score clearly higher has learned nothing from the sequences)")
     lines += ["", f"repeated examples: {audit.num_repeated:,}; with contradictory labels: {audit.num_contradictory:,}"]
-    lines += _section("flags", audit.flags) + _section("remarks", audit.remarks)
+    lines += _section("flags", audit.flags)
+    lines += _section("training will refuse the table for these, until they are mended", audit.refused)
+    lines += _section("remarks", audit.remarks)
     return "\n".join(lines)
 
 
@@ -39,7 +42,7 @@ def _overlap_lines(overlap: Overlap) -> list[str]:
         f"  same protein {overlap.num_shared:,}; same sequence under another id {overlap.num_identical:,}; "
         f"relative of 40 % identity or more {searched}; same example {overlap.num_repeated_examples:,}",
     ]
-    if overlap.identity_histogram is not None:
+    if overlap.identity_histogram is not None and overlap.leaked_fraction > 0:
         most = max(overlap.identity_histogram.values())
         lines.append(f"  best identity of each {overlap.of} protein to one of {overlap.within}:")
         lines += [

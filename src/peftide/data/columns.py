@@ -13,6 +13,7 @@ from peftide.data.validate import holds_splits
 Role = Literal["protein_a", "protein_b", "sequence_a", "sequence_b", "id", "sequence", "label", "split"]
 
 KIND = "columns"  # of these findings
+POSITIVES_ONLY = "where every pair is a positive one, peftide split --negatives 1 adds as many presumed negatives"
 FLAGS: dict[Role, str] = {
     "protein_a": "--column-a",
     "protein_b": "--column-b",
@@ -99,7 +100,9 @@ def require_column(table: Table, role: Role, *, named: str | None, findings: Fin
     return find_column(table, role, named=named, findings=findings)
 
 
-def find_example_columns(table: Table, settings: DataSettings, *, labelled: bool, findings: Findings) -> ExampleColumns:
+def find_example_columns(
+    table: Table, settings: DataSettings, *, labelled: bool, with_split: bool = True, findings: Findings
+) -> ExampleColumns:
     """The columns of a table of examples for `settings.task`; raises UserError with all that is missing or unclear."""
     read_members = _pair_columns if settings.task == "pair" else _protein_columns
     members = read_members(table, settings, findings)
@@ -109,7 +112,9 @@ def find_example_columns(table: Table, settings: DataSettings, *, labelled: bool
         findings.add(KIND, f"{table.path}: FASTA carries no labels; {mend}")
     elif labelled:
         label = require_column(table, "label", named=settings.column_label, findings=findings)
-        split = _split_column(table, named=settings.column_split, findings=findings)
+        if settings.task == "pair" and settings.column_label is None and not _candidates(table, "label"):
+            findings.add(KIND, f"{table.path}: {POSITIVES_ONLY}")
+        split = _split_column(table, named=settings.column_split, findings=findings) if with_split else None
     if KIND in findings.problems:
         findings.raise_problems(table.path)
     return ExampleColumns(members=members, label=label, split=split)

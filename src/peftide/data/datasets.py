@@ -1,9 +1,12 @@
 """From files to a checked dataset: everything that is wrong in one error, everything that was done in the notes."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 from peftide.config import DataSettings
-from peftide.data.columns import ExampleColumns, find_example_columns, find_protein_columns
+from peftide.data.columns import POSITIVES_ONLY, ExampleColumns, find_example_columns, find_protein_columns
 from peftide.data.findings import Findings, counted, quoted
 from peftide.data.labels import Targets, read_targets
 from peftide.data.proteins import FoundProteins, proteins_in_file, proteins_in_table
@@ -14,6 +17,21 @@ from peftide.errors import raise_problems
 from peftide.records import Dataset, TargetKind, Task
 
 USUAL_KIND: dict[Task, TargetKind] = {"pair": "binary", "protein": "binary", "symmetry": "multilabel"}
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Every row of a table of examples, before any is merged or left out; what is wrong with them is in the findings.
+
+    labels: as written, without white space around them. labels, targets, split_N: None where they are not read.
+    """
+
+    table: Table
+    columns: ExampleColumns
+    found: FoundProteins
+    labels: Sequence[str] | None
+    targets: Targets | None
+    split_N: np.ndarray | None
 
 
 def read_dataset(
@@ -32,24 +50,44 @@ def read_dataset(
     Raises UserError with all problems of the files, each with file, line and mend; missing or unclear columns come
     first and alone, since nothing else can be checked without them.
     """
-    _check_settings(settings, classes=classes, kind=kind)
     findings = Findings()
+    rows = read_rows(settings, labelled=labelled, classes=classes, kind=kind, findings=findings)
+    if rows.targets is None:
+        return _unlabelled(settings, rows.found, classes=classes, kind=_wanted_kind(settings, kind), findings=findings)
+    return _labelled(rows, settings, targets=rows.targets, findings=findings)
+
+
+def read_rows(
+    settings: DataSettings, *, labelled: bool = True, with_split: bool = True, classes: tuple[str, ...] | None = None,
+    kind: TargetKind | None = None, findings: Findings,
+) -> Rows:  # fmt: skip
+    """The rows of the table of examples and the proteins that they name; see `read_dataset` for the arguments.
+
+    with_split: False leaves a column of splits unread.
+    """
+    _check_settings(settings, classes=classes, kind=kind)
     table = read_table(settings.data, findings=findings)
-    columns = find_example_columns(table, settings, labelled=labelled, findings=findings)
+    columns = find_example_columns(table, settings, labelled=labelled, with_split=with_split, findings=findings)
     found = _find_proteins(table, columns, settings, findings=findings)
     _check_lengths(found, settings, findings=findings)
     if settings.task == "pair" and not settings.allow_self_pairs:
         check_self_pairs(table, found.proteins, found.members_NK, findings=findings)
-    target = None if settings.target == "auto" else settings.target
-    wanted = "multilabel" if settings.task == "symmetry" else kind or target
     if columns.label is None:
-        return _unlabelled(settings, found, classes=classes, kind=wanted, findings=findings)
+        return Rows(table, columns, found, labels=None, targets=None, split_N=None)
     texts = trimmed(table, columns.label, findings=findings)
+    wanted = _wanted_kind(settings, kind)
     targets = read_targets(table, texts, task=settings.task, kind=wanted, classes=classes, findings=findings)
+    if settings.task == "pair" and targets.kind == "binary" and not targets.classes and len(set(texts)) == 1:
+        findings.add("labels", f"{table.path}: {POSITIVES_ONLY}")
     split_N = None if columns.split is None else read_split(table, columns.split, findings=findings)
     if split_N is not None:
         check_classes_in_splits(table.path, targets, split_N, is_trained=classes is not None, findings=findings)
-    return _labelled(table, settings, found, targets=targets, split_N=split_N, findings=findings)
+    return Rows(table, columns, found, texts, targets, split_N)
+
+
+def _wanted_kind(settings: DataSettings, kind: TargetKind | None) -> TargetKind | None:
+    target = None if settings.target == "auto" else settings.target
+    return "multilabel" if settings.task == "symmetry" else kind or target
 
 
 def _check_settings(settings: DataSettings, *, classes: tuple[str, ...] | None, kind: TargetKind | None) -> None:
@@ -134,23 +172,24 @@ def _unlabelled(
     )
 
 
-def _labelled(
-    table: Table, settings: DataSettings, found: FoundProteins, *, targets: Targets, split_N: np.ndarray | None,
-    findings: Findings,
-) -> Dataset:  # fmt: skip
-    facts = {"label": targets.values} | ({} if split_N is None else {"split": split_N})
-    kept_M = first_of_each(table, found.proteins, found.members_NK, facts=facts, findings=findings)
+def _labelled(rows: Rows, settings: DataSettings, *, targets: Targets, findings: Findings) -> Dataset:
+    facts = {"label": targets.values} | ({} if rows.split_N is None else {"split": rows.split_N})
+    kept_M = first_of_each(rows.table, rows.found.proteins, rows.found.members_NK, facts=facts, findings=findings)
     findings.raise_problems(settings.data)
-    members_MK = found.members_NK[kept_M]
-    if split_N is not None:
-        note_split(table.path, members_MK, split_N[kept_M], findings=findings)
+    if rows.split_N is not None:
+        note_split(rows.table.path, rows.found.members_NK[kept_M], rows.split_N[kept_M], findings=findings)
+    return labelled_dataset(rows, kept_M, task=settings.task, targets=targets, findings=findings)
+
+
+def labelled_dataset(rows: Rows, kept_M: np.ndarray, *, task: Task, targets: Targets, findings: Findings) -> Dataset:
+    """The dataset of the rows in `kept_M` (indices or mask), with their targets and, where it was read, their split."""
     return Dataset(
-        task=settings.task,
+        task=task,
         kind=targets.kind,
-        proteins=found.proteins,
-        members_NK=members_MK,
+        proteins=rows.found.proteins,
+        members_NK=rows.found.members_NK[kept_M],
         targets=targets.values[kept_M],
         classes=targets.classes,
-        split_N=None if split_N is None else split_N[kept_M],
+        split_N=None if rows.split_N is None else rows.split_N[kept_M],
         notes=tuple(findings.notes),
     )

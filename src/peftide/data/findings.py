@@ -21,6 +21,10 @@ class Findings:
         """One more problem; the kinds share the lines that are shown."""
         self.problems.setdefault(kind, []).append(problem)
 
+    def withdraw(self, kinds: Collection[str]) -> dict[str, list[str]]:
+        """Take the problems of some kinds out, so that they no longer end the reading; return them by kind."""
+        return {kind: self.problems.pop(kind) for kind in list(self.problems) if kind in kinds}
+
     def raise_problems(self, path: str) -> None:
         """Raise one UserError with all problems, or return; each kind has its share of the lines shown in full."""
         share = SHOWN // max(1, len(self.problems))

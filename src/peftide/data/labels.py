@@ -125,8 +125,8 @@ def _binary(labels: Labels, *, classes: tuple[str, ...] | None, findings: Findin
 def _binary_classes(labels: Labels, *, findings: Findings) -> tuple[str, ...]:
     """(negative, positive), or () and a problem where the labels are not two classes."""
     if _is_truth(labels.rows):
-        negative = next(label for label in labels.rows if _word(label) in FALSE_WORDS)
-        return negative, next(label for label in labels.rows if _word(label) in TRUE_WORDS)
+        negative = next(label for label in labels.rows if as_word(label) in FALSE_WORDS)
+        return negative, next(label for label in labels.rows if as_word(label) in TRUE_WORDS)
     if len(labels.rows) == 2:
         first, second = sorted(labels.rows, key=_natural_order)
         return (second, first) if _is_reversed(first, second) else (first, second)
@@ -137,7 +137,7 @@ def _binary_classes(labels: Labels, *, findings: Findings) -> tuple[str, ...]:
     return ()
 
 
-def _word(label: str) -> str:
+def as_word(label: str) -> str:
     """A label as one word; signs before numbers stay."""
     folded = label.casefold()
     return re.sub(r"[\s_-]+", "", folded) if any(letter.isalpha() for letter in folded) else folded
@@ -145,12 +145,12 @@ def _word(label: str) -> str:
 
 def _is_truth(labels: Iterable[str]) -> bool:
     """Whether labels are spellings of yes and no, and both occur."""
-    found = {_word(label) for label in labels}
+    found = {as_word(label) for label in labels}
     return found <= FALSE_WORDS | TRUE_WORDS and bool(found & FALSE_WORDS) and bool(found & TRUE_WORDS)
 
 
 def _is_positive(label: str) -> bool | None:
-    word = _word(label)
+    word = as_word(label)
     return True if word in POSITIVE_WORDS else False if word in NEGATIVE_WORDS else None
 
 
@@ -159,7 +159,7 @@ def _is_reversed(first: str, second: str) -> bool:
     if _NUMBER.fullmatch(first) and _NUMBER.fullmatch(second):
         return False
     signs = _is_positive(first), _is_positive(second)
-    prefix = _word(second).removesuffix(_word(first))
+    prefix = as_word(second).removesuffix(as_word(first))
     return signs in ((True, None), (None, False)) or prefix in NEGATIONS
 
 

@@ -14,6 +14,7 @@ from peftide.data.hits import MAX_EVALUE, Hits
 from peftide.errors import UserError
 
 COLUMNS = ("query", "target", "fident", "qcov", "tcov", "bits")
+BUILTIN_FLAG = "--search builtin of peftide split and audit"
 MAX_HITS = 1000  # per query; enough that large families stay connected
 
 
@@ -84,11 +85,14 @@ def _write_fasta(path: Path, sequences: Sequence[str]) -> None:
 
 
 def _call(program: Path, arguments: Sequence[str]) -> str:
-    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+    mend = f"mend its installation, or take the built-in search ({BUILTIN_FLAG})"
+    try:
+        done = subprocess.run([str(program), *arguments], capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise UserError(f"{program} cannot be run ({error.strerror}); {mend}") from error
     if done.returncode != 0:
         said = (done.stderr.strip() or done.stdout.strip() or "nothing").splitlines()[-10:]
         raise UserError(
-            f"{program} {arguments[0]} failed with exit status {done.returncode} and said: {' / '.join(said)}; "
-            "mend its installation, or search without it (tool builtin)"
+            f"{program} {arguments[0]} failed with exit status {done.returncode} and said: {' / '.join(said)}; {mend}"
         )
     return done.stdout

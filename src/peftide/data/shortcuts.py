@@ -10,7 +10,7 @@ from peftide.records import UNUSED, Dataset
 
 MIN_PAIRS = 5  # of a protein, before it is remarkable that all have the same label
 SMOOTHING = 1.0  # pairs at the overall rate added to each protein's
-MOST_NAMES = 20
+MOST_NAMES = 200
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from peftide.data.partition import deal_groups, partition_graph
 from peftide.errors import UserError, raise_problems
 from peftide.records import SPLITS, UNUSED, Dataset
 
+SPLIT_OF_PROTEINS = "; or split by protein, which lets similar proteins fall in different splits"
 NUM_TARGET_BINS = 10  # quantile bins by which a regression target is stratified
 
 
@@ -26,7 +27,7 @@ def random_split(
         UserError: the fractions make no sense, or a class has no example in a split.
     """
     return _split_by_group(
-        dataset, sequence_groups(dataset.proteins.sequences)[1], "protein",
+        dataset, sequence_groups(dataset.proteins.sequences)[1], "protein", "",
         fractions_S=_checked_fractions(val_fraction, test_fraction), generator=generator,
     )  # fmt: skip
 
@@ -48,10 +49,26 @@ def cluster_split(
     """
     assert len(clustering.cluster_P) == len(dataset.proteins), "the clustering is of other proteins"
     done, notes = _split_by_group(
-        dataset, clustering.cluster_P, "cluster of similar proteins",
+        dataset, clustering.cluster_P, "cluster of similar proteins", SPLIT_OF_PROTEINS,
         fractions_S=_checked_fractions(val_fraction, test_fraction), generator=generator,
     )  # fmt: skip
     return done, (clustering.describe(), *notes)
+
+
+def split_dataset(
+    dataset: Dataset,
+    clustering: Clustering | None,
+    *,
+    val_fraction: float,
+    test_fraction: float,
+    generator: np.random.Generator,
+) -> tuple[Dataset, tuple[str, ...]]:
+    """`cluster_split`, or `random_split` where there is no clustering."""
+    if clustering is None:
+        return random_split(dataset, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator)
+    return cluster_split(
+        dataset, clustering, val_fraction=val_fraction, test_fraction=test_fraction, generator=generator
+    )
 
 
 def classify_test_pairs(dataset: Dataset, group_P: np.ndarray | None = None) -> np.ndarray:
@@ -82,9 +99,10 @@ def _checked_fractions(val_fraction: float, test_fraction: float) -> np.ndarray:
 
 
 def _split_by_group(
-    dataset: Dataset, group_P: np.ndarray, noun: str, *, fractions_S: np.ndarray, generator: np.random.Generator
-) -> tuple[Dataset, tuple[str, ...]]:
-    """Deal the groups of proteins out to the splits; `noun` names them in the notes."""
+    dataset: Dataset, group_P: np.ndarray, noun: str, mend: str, *, fractions_S: np.ndarray,
+    generator: np.random.Generator,
+) -> tuple[Dataset, tuple[str, ...]]:  # fmt: skip
+    """Deal the groups of proteins out to the splits; `noun` names them in the notes, `mend` what else could be done."""
     if not len(dataset):
         raise UserError("cannot split: the table has no examples")
     members_NK = group_P[dataset.members_NK]
@@ -103,7 +121,7 @@ def _split_by_group(
     part_NK = part_G[groups_NK]
     kept_N = (part_NK == part_NK[:, :1]).all(axis=1)
     done = replace(dataset, split_N=np.where(kept_N, np.array(names)[part_NK[:, 0]], UNUSED))
-    _check_classes(done, names, noun)
+    _check_classes(done, names, noun, mend)
     return done, tuple(_notes(done, noun))
 
 
@@ -121,11 +139,11 @@ def strata(dataset: Dataset) -> np.ndarray:
     return np.eye(len(dataset.classes))[dataset.targets.astype(np.int64)]
 
 
-def _check_classes(dataset: Dataset, names: Sequence[str], noun: str) -> None:
+def _check_classes(dataset: Dataset, names: Sequence[str], noun: str, mend: str) -> None:
     """Refuse a split that lacks examples, or a class of a binary or multiclass label."""
     assert dataset.split_N is not None
     problems = [
-        f"split {name!r} got no example: give larger fractions, more data, or a split column of your own"
+        f"split {name!r} got no example: give larger fractions, more data, or a split column of your own{mend}"
         for name in names
         if not (dataset.split_N == name).any()
     ]
@@ -138,7 +156,7 @@ def _check_classes(dataset: Dataset, names: Sequence[str], noun: str) -> None:
                 problems.append(
                     f"class {title!r} ({of_class_N.sum():,} examples, {num_proteins:,} proteins) has no example in "
                     f"{' and '.join(missing)}: bring more examples of it, merge it with another class or leave it out, "
-                    "give larger fractions, or a split column of your own"
+                    f"give larger fractions, or a split column of your own{mend}"
                 )
     raise_problems(f"cannot split by {noun}", problems)
 

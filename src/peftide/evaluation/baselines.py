@@ -44,11 +44,19 @@ class BaselineScores:
 Baseline = Callable[[Dataset, np.random.Generator], BaselineScores]
 
 
+def held_out(dataset: Dataset) -> tuple[SplitName, ...]:
+    """Those of validation and test that have examples."""
+    assert dataset.split_N is not None, "the dataset has no split yet"
+    return tuple(split for split in EVALUATED if (dataset.split_N == split).any())
+
+
 def majority(dataset: Dataset, generator: np.random.Generator) -> BaselineScores:
     """The same answer for all: the training set's fraction of each class, or its mean."""
     train_targets_NC = _target_columns(dataset.part("train"))
     answer_C = train_targets_NC.mean(axis=0)
-    scores = {split: _as_scores(dataset, np.tile(answer_C, (len(dataset.part(split)), 1))) for split in EVALUATED}
+    scores = {
+        split: _as_scores(dataset, np.tile(answer_C, (len(dataset.part(split)), 1))) for split in held_out(dataset)
+    }
     return BaselineScores(scores, "the same answer for all: how often each label occurs in training")
 
 
@@ -67,7 +75,7 @@ def degree_label_rate(dataset: Dataset, generator: np.random.Generator) -> Basel
     positives_P = np.bincount(train.members_NK.ravel(), weights=np.repeat(truths_N, 2), minlength=num_proteins)
     logits_P = _logit((positives_P + overall) / (degrees_P + 1))
     scores = {}
-    for split in EVALUATED:
+    for split in held_out(dataset):
         logits_N = logits_P[dataset.part(split).members_NK].sum(axis=1) - _logit(overall)
         scores[split] = 1 / (1 + np.exp(-logits_N))
     return BaselineScores(scores, "each protein's share of positives among its training pairs, no sequence")
@@ -104,7 +112,7 @@ def _homology_transfer(dataset: Dataset, generator: np.random.Generator, *, matc
     )
     targets_NC = _target_columns(train)
     scores: dict[SplitName, np.ndarray] = {}
-    for split in EVALUATED:
+    for split in held_out(dataset):
         asked = dataset.part(split).members_NK
         if asked.shape[1] == 2:
             scores[split] = transfer_to_pairs(neighbours, train.members_NK, targets_NC[:, 0], asked_M2=asked)
@@ -117,7 +125,9 @@ def _homology_transfer(dataset: Dataset, generator: np.random.Generator, *, matc
 def _chosen_on(table_PF: np.ndarray, dataset: Dataset, generator: np.random.Generator, what: str) -> BaselineScores:
     """Fit on the training part, choose on validation, score validation and test."""
     table_PF = standardise(table_PF, fitted_on=np.unique(dataset.part("train").members_NK))
-    features = {split: example_features(table_PF, dataset.part(split).members_NK) for split in ("train", *EVALUATED)}
+    features = {
+        split: example_features(table_PF, dataset.part(split).members_NK) for split in ("train", *held_out(dataset))
+    }
     train_targets, val_targets = dataset.part("train").targets, dataset.part("val").targets
     assert train_targets is not None, "baselines need labels"
     assert val_targets is not None, "baselines need labels"
@@ -128,7 +138,7 @@ def _chosen_on(table_PF: np.ndarray, dataset: Dataset, generator: np.random.Gene
         classes=dataset.classes,
         generator=generator,
     )
-    scores: dict[SplitName, np.ndarray] = {split: chosen.scorer(features[split]) for split in EVALUATED}
+    scores: dict[SplitName, np.ndarray] = {split: chosen.scorer(features[split]) for split in held_out(dataset)}
     return BaselineScores(scores, f"{what}, {chosen.name} (chosen on validation)")
 
 
@@ -149,4 +159,4 @@ def _logit(probability: np.ndarray) -> np.ndarray:
 
 
 BASELINES: dict[str, Baseline] = {"majority": majority, "composition": composition, "kmers": kmers}
-PAIR_BASELINES: dict[str, Baseline] = {"degree_label_rate": degree_label_rate, **BASELINES}
+PAIR_BASELINES: dict[str, Baseline] = {"degree": degree_label_rate, **BASELINES}

@@ -65,6 +65,15 @@ def embed_proteins(
     return vectors_PD
 
 
+def residue_states(
+    encoder: Encoder, proteins: Sequence[Pieces], *, advance: Advance = lambda residues: None
+) -> Iterator[np.ndarray]:
+    """Hidden states (L, D) of the residues of one protein after the other, in order."""
+    for protein in proteins:
+        yield embed_residues(encoder, protein)
+        advance(protein.num_residues)
+
+
 @torch.inference_mode()
 def embed_residues(encoder: Encoder, protein: Pieces) -> np.ndarray:
     """Hidden states (L, D) of one protein's residues, float32; where windows overlap, their mean."""

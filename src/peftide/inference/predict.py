@@ -6,6 +6,7 @@ Shapes: N examples, K proteins of an example, P proteins, D width, C outputs.
 import numpy as np
 import torch
 
+from peftide.evaluation.assessment import correct
 from peftide.models.property_model import PropertyModel
 from peftide.models.target import Target, scores
 from peftide.records import Dataset
@@ -15,7 +16,10 @@ EXAMPLES_AT_ONCE = 8192
 
 @torch.inference_mode()
 def score_examples(model: PropertyModel, vectors_PD: np.ndarray, members_NK: np.ndarray) -> np.ndarray:
-    """Probabilities (N,) or (N, C), or values (N,), in the order of the examples; every one is independent."""
+    """Probabilities (N,) or (N, C), or values (N,), in the order of the examples; every one is independent.
+
+    Probabilities are corrected where the model has a calibration.
+    """
     model.head.eval()
     device = model.head.center_D.device
     table_PD = torch.from_numpy(vectors_PD).to(device)
@@ -23,7 +27,7 @@ def score_examples(model: PropertyModel, vectors_PD: np.ndarray, members_NK: np.
     logits = [model.head(table_PD[part]) for part in members.split(EXAMPLES_AT_ONCE)]
     if not logits:
         return np.zeros((0, model.target.num_outputs) if model.target.num_outputs > 1 else (0,), dtype=np.float32)
-    return scores(torch.cat(logits), model.target)
+    return correct(scores(torch.cat(logits), model.target), model.calibration)
 
 
 def example_columns(dataset: Dataset) -> dict[str, list]:
@@ -32,15 +36,27 @@ def example_columns(dataset: Dataset) -> dict[str, list]:
     return dict(zip(("protein_a", "protein_b") if len(ids) == 2 else ("id",), ids, strict=True))
 
 
-def prediction_columns(dataset: Dataset, scores: np.ndarray, target: Target) -> dict[str, list]:
+def prediction_columns(
+    dataset: Dataset,
+    scores: np.ndarray,
+    target: Target,
+    *,
+    threshold: float = 0.5,
+    min_confidence: float | None = None,
+) -> dict[str, list]:
     """Columns of a table of predictions, in the order of the examples.
 
-    Ids; the label where there is one; the predicted class, classes or value; a probability per class.
+    Ids; the label where there is one; the predicted class, classes or value; a probability per class. threshold: see
+    `decide`. min_confidence: no prediction (an empty text) where the probability of the answer is lower.
     """
     columns = example_columns(dataset)
     if dataset.targets is not None:
         columns["label"] = [label_text(value, target) for value in dataset.targets]
-    columns["prediction"] = [label_text(value, target) for value in decide(scores, target)]
+    said = [label_text(value, target) for value in decide(scores, target, threshold=threshold)]
+    if min_confidence is not None:
+        is_sure = confidence(scores, target, threshold=threshold) >= min_confidence
+        said = [text if sure else "" for text, sure in zip(said, is_sure, strict=True)]
+    columns["prediction"] = said
     if target.kind == "binary":
         columns["probability"] = scores.tolist()
     elif target.kind != "regression":
@@ -48,13 +64,23 @@ def prediction_columns(dataset: Dataset, scores: np.ndarray, target: Target) -> 
     return columns
 
 
-def decide(scores: np.ndarray, target: Target) -> np.ndarray:
-    """Predictions in the form of targets: the class at probability 0.5 or more, the likeliest class, or the value."""
+def confidence(scores: np.ndarray, target: Target, *, threshold: float = 0.5) -> np.ndarray:
+    """Probability (N,) of the answer that `decide` gives, for targets with one answer: binary and multiclass."""
+    if target.kind == "multiclass":
+        return scores.max(axis=1)
+    assert target.kind == "binary", f"a {target.kind} prediction is not one answer"
+    return np.where(scores >= threshold, scores, 1 - scores)
+
+
+def decide(scores: np.ndarray, target: Target, *, threshold: float = 0.5) -> np.ndarray:
+    """Predictions in the form of targets: the likeliest class, the value, or (binary, multilabel) yes where the
+    probability is `threshold` or more.
+    """
     if target.kind == "multiclass":
         return scores.argmax(axis=1)
     if target.kind == "regression":
         return scores
-    return (scores >= 0.5).astype(np.float32)
+    return (scores >= threshold).astype(np.float32)
 
 
 def label_text(value: np.ndarray, target: Target) -> str | float:

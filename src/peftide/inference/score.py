@@ -1,11 +1,13 @@
 """From a bundle to scores of a dataset: load, encode each protein once, run the head."""
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 from rich.console import Console
 
 from peftide.config import MachineSettings
+from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
 from peftide.inference.encoding_progress import encoding_progress
@@ -35,12 +37,25 @@ def inference_budget(settings: MachineSettings, machine: Machine) -> int:
 
 
 def score_dataset(
-    model: PropertyModel, encoder: Encoder, dataset: Dataset, *, token_budget: int, console: Console
+    model: PropertyModel,
+    encoder: Encoder,
+    dataset: Dataset,
+    *,
+    token_budget: int,
+    settings: MachineSettings,
+    console: Console,
 ) -> np.ndarray:
-    """Scores of the examples in order; every protein that occurs in them is encoded once, behind a live bar."""
+    """Scores of the examples in order; every protein that occurs in them is encoded once, behind a live bar.
+
+    A frozen backbone's vectors are shared with other runs through the cache.
+    """
     rows, members_NK = np.unique(dataset.members_NK, return_inverse=True)
     known = model.pieces(dataset.proteins)
     pieces = [known[row] for row in rows]
-    with encoding_progress(console, sum(protein.num_residues for protein in pieces)) as advance:
-        vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, advance=advance)
+    with ExitStack() as stack:
+        store = None
+        if model.method == "head":
+            store = stack.enter_context(frozen_vectors(encoder, pieces, settings, console))
+        advance = stack.enter_context(encoding_progress(console, sum(protein.num_residues for protein in pieces)))
+        vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, store=store, advance=advance)
     return score_examples(model, vectors_PD, members_NK.reshape(dataset.members_NK.shape))

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from peft import LoraConfig, PeftModel, get_peft_model
+from peft import LoraConfig, PeftModel, get_peft_model, set_peft_model_state_dict
 from torch import nn
 from transformers import EsmModel
 
 from peftide.errors import UserError
+from peftide.models.adapter_files import WEIGHTS, read_adapter
 from peftide.models.backbones import Backbone
 
 # The names of the stock modules inside a layer of ESM-2.
@@ -67,14 +68,25 @@ def add_lora(
 
 
 def load_adapter(backbone: Backbone, folder: Path) -> PeftModel:
-    """Put a standard PEFT adapter on the backbone's model, nothing trainable.
+    """Put a standard PEFT adapter on the backbone's model, in eval mode, nothing trainable.
 
-    Raises UserError for a folder without safetensors weights: other formats can run code when they are loaded.
+    Raises UserError for a folder without safetensors weights (other formats can run code when they are loaded), and
+    for what `read_adapter` refuses.
     """
-    if not (folder / "adapter_model.safetensors").is_file():
-        raise UserError(f"{folder}: no adapter_model.safetensors; only adapters saved as safetensors are loaded")
+    if not (folder / WEIGHTS).is_file():
+        raise UserError(f"{folder}: no {WEIGHTS}; only adapters saved as safetensors are loaded")
+    config, matrices = read_adapter(folder, backbone.model)
+    config.base_model_name_or_path = backbone.hub_name or backbone.name
     with _without_deprecation():
-        return PeftModel.from_pretrained(backbone.model, str(folder))
+        model = get_peft_model(backbone.model, config)
+        set_peft_model_state_dict(model, matrices)
+    return model.eval().requires_grad_(False)  # pyrefly: ignore[bad-return]
+
+
+def remove_adapters(model: nn.Module) -> None:
+    """Take the adapters off a backbone's stock model, which is then as it was before `add_lora`."""
+    if isinstance(model, PeftModel):
+        model.unload()  # pyrefly: ignore[not-callable]
 
 
 @contextmanager

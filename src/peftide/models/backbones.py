@@ -1,13 +1,11 @@
 """Backbones by name: the shipped one, ESM-2 of every size from the hub, any local folder in ESM-2 format."""
 
 import hashlib
-import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from huggingface_hub import hf_hub_download
@@ -18,6 +16,7 @@ from transformers import EsmConfig, EsmModel
 from transformers.utils import logging as transformers_logging
 
 from peftide.errors import UserError
+from peftide.models.esm_files import NOT_NEEDED, esm_config, outline, read_weights
 from peftide.models.tokens import Vocabulary
 
 SHIPPED = "swissprot-10m"
@@ -30,6 +29,7 @@ HUB_NAMES = {
     "esm2-3b": "facebook/esm2_t36_3B_UR50D",
     "esm2-15b": "facebook/esm2_t48_15B_UR50D",
 }
+MOST_VOCABULARY_BYTES = 1 << 20
 OFFLINE_HINT = (
     "without network: use --backbone swissprot-10m (shipped), or copy the checkpoint's config.json, vocab.txt and "
     "model.safetensors into a folder and give that folder"
@@ -66,41 +66,27 @@ def backbone_folder() -> Path:
     return SHIPPED_FOLDER
 
 
-def load_backbone(name: str, *, dtype: torch.dtype) -> Backbone:
+def load_backbone(name: str, *, dtype: torch.dtype, may_fetch: bool = True) -> Backbone:
     """Load a backbone on the CPU with its weights in `dtype`, in eval mode, nothing trainable.
 
-    Raises UserError where the name is unknown, the hub is out of reach, or the files are missing, damaged or of
-    another kind of model.
+    may_fetch: whether the hub may be asked for what its cache on this machine does not hold. Raises UserError where
+    the name is unknown, the hub is out of reach, or the files are missing, damaged or of another kind of model.
     """
     source, is_folder = _source(name)
     with _as_user_error(name):
-        _read_config(name)
-        vocabulary = _read_vocabulary(name, _file(source, "vocab.txt", is_folder))
+        config, vocabulary = _read_small_files(name, may_fetch=may_fetch)
         with _quiet_transformers():
-            model, report = EsmModel.from_pretrained(  # pyrefly: ignore[not-iterable]
-                source, add_pooling_layer=False, dtype=dtype, use_safetensors=True, output_loading_info=True
-            )
-    missing = [key for key in report["missing_keys"] if "contact_head" not in key and "inv_freq" not in key]
-    if missing or report["mismatched_keys"]:
-        raise UserError(
-            f"backbone {name}: its weights do not match its config "
-            f"(missing or of another shape: {', '.join(sorted(map(str, missing or report['mismatched_keys']))[:5])})"
-        )
+            if is_folder:
+                state = read_weights(Path(source), config, dtype=dtype)
+                model = EsmModel.from_pretrained(
+                    None, config=config, state_dict=state, add_pooling_layer=False, dtype=dtype
+                )
+            else:
+                model = _from_hub(name, source, config, dtype=dtype, may_fetch=may_fetch)
     model.eval().requires_grad_(False)
     hub_name = None if is_folder else source
     model.name_or_path = hub_name or name  # peft writes it into adapter_config.json; a path of ours helps nobody
     return Backbone(name, hub_name, model, vocabulary, fingerprint(model))
-
-
-def _file(source: str, filename: str, is_folder: bool) -> Path:
-    return Path(source) / filename if is_folder else Path(hf_hub_download(source, filename))
-
-
-def _read_vocabulary(name: str, path: Path) -> Vocabulary:
-    try:
-        return Vocabulary.from_tokens(path.read_text("utf-8").split())
-    except UserError as error:
-        raise UserError(f"backbone {name}: {error}") from error
 
 
 def load_skeleton(name: str) -> Backbone:
@@ -108,15 +94,26 @@ def load_skeleton(name: str) -> Backbone:
 
     Raises UserError as `load_backbone` does.
     """
-    source, is_folder = _source(name)
     with _as_user_error(name):
-        config = EsmConfig.from_dict(_read_config(name))
-        vocabulary = _read_vocabulary(name, _file(source, "vocab.txt", is_folder))
-        with torch.device("meta"):
-            model = EsmModel(config, add_pooling_layer=False)
+        config, vocabulary = _read_small_files(name)
+        model = outline(config)
     model.requires_grad_(False)
     model.name_or_path = name
     return Backbone(name, None, model, vocabulary, "")
+
+
+def _from_hub(name: str, source: str, config: EsmConfig, *, dtype: torch.dtype, may_fetch: bool) -> EsmModel:
+    model, report = EsmModel.from_pretrained(  # pyrefly: ignore[not-iterable]
+        source, config=config, add_pooling_layer=False, dtype=dtype, use_safetensors=True, output_loading_info=True,
+        local_files_only=not may_fetch,
+    )  # fmt: skip
+    missing = [key for key in report["missing_keys"] if not any(word in key for word in NOT_NEEDED)]
+    if missing or report["mismatched_keys"]:
+        raise UserError(
+            f"backbone {name}: its weights do not match its config "
+            f"(missing or of another shape: {', '.join(sorted(map(str, missing or report['mismatched_keys']))[:5])})"
+        )
+    return model
 
 
 def _source(name: str) -> tuple[str, bool]:
@@ -125,17 +122,33 @@ def _source(name: str) -> tuple[str, bool]:
     return source, Path(source).is_dir()
 
 
-def _read_config(name: str) -> dict[str, Any]:
+def _read_small_files(name: str, *, may_fetch: bool = True) -> tuple[EsmConfig, Vocabulary]:
+    """What is known of a backbone without its weights."""
     source, is_folder = _source(name)
     if not is_folder and (source.startswith((".", "/", "~")) or source.count("/") != 1):
         raise UserError(
             f"backbone {source}: no such folder, and no hub name; known short names: {SHIPPED}, {', '.join(HUB_NAMES)}"
         )
-    config = json.loads(_file(source, "config.json", is_folder).read_text("utf-8"))
-    model_type, position = config.get("model_type"), config.get("position_embedding_type")
-    if model_type != "esm" or position != "rotary":
-        raise UserError(f"backbone {name}: a model of type {model_type!r} with {position} positions, not ESM-2")
-    return config
+    paths = {
+        file: Path(source) / file if is_folder else Path(hf_hub_download(source, file, local_files_only=not may_fetch))
+        for file in ("config.json", "vocab.txt")
+    }
+    config = esm_config(paths["config.json"])
+    return config, _read_vocabulary(name, paths["vocab.txt"], config)
+
+
+def _read_vocabulary(name: str, path: Path, config: EsmConfig) -> Vocabulary:
+    if path.stat().st_size > MOST_VOCABULARY_BYTES:
+        raise UserError(f"backbone {name}: {path} is far too large for a vocabulary of residues")
+    try:
+        vocabulary = Vocabulary.from_tokens(path.read_text("utf-8").split())
+    except UserError as error:
+        raise UserError(f"backbone {name}: {error}") from error
+    assert config.vocab_size is not None, "see esm_config"
+    if len(vocabulary.tokens) > config.vocab_size:
+        found, known = len(vocabulary.tokens), config.vocab_size
+        raise UserError(f"backbone {name}: its vocabulary has {found} tokens, and its config knows {known}")
+    return vocabulary
 
 
 @contextmanager

@@ -22,6 +22,7 @@ from safetensors.torch import load_file, save_file
 
 from peftide.config import Method
 from peftide.errors import UserError
+from peftide.evaluation.calibration import Calibration
 from peftide.models.adapters import base_model, load_adapter
 from peftide.models.backbones import Backbone, fingerprint, load_backbone
 from peftide.models.property_model import HeadShape, PropertyModel, make_head
@@ -52,6 +53,14 @@ def save_bundle(folder: Path, model: PropertyModel, run: dict[str, Any]) -> None
     _replace(folder / "run.json", lambda path: path.write_text(text, "utf-8"))
 
 
+def add_to_run(folder: Path, more: dict[str, Any]) -> None:
+    """Add entries to the bundle's run.json, in place of those of the same name."""
+    document = read_run(folder) | more
+    _replace(
+        folder / "run.json", lambda path: path.write_text(json.dumps(document, indent=2, allow_nan=False), "utf-8")
+    )
+
+
 def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
     """Load a bundle on the CPU, in eval mode, frozen weights in `dtype`, nothing trainable.
 
@@ -80,6 +89,7 @@ def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
             pooling=facts["pooling"],
             max_residues=facts["max_residues"],
             long_proteins=facts["long_proteins"],
+            calibration=None if facts["calibration"] is None else Calibration.from_json(facts["calibration"]),
         )
     except (KeyError, TypeError, RuntimeError, OSError, ValueError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -141,7 +151,7 @@ def _description(model: PropertyModel) -> dict[str, Any]:
     return {
         "task": model.task,
         "method": model.method,
-        "backbone": model.backbone.name,
+        "backbone": str(Path(name).resolve()) if Path(name := model.backbone.name).is_dir() else name,
         "backbone_hub_name": model.backbone.hub_name,
         "backbone_fingerprint": fingerprint(base_model(model.model))
         if model.method == "full"
@@ -151,6 +161,7 @@ def _description(model: PropertyModel) -> dict[str, Any]:
         "long_proteins": model.long_proteins,
         "head": asdict(model.head_shape),
         "target": asdict(model.target),
+        "calibration": None if model.calibration is None else model.calibration.to_json(),
         "trained_parameters": model.num_trained,
     }
 

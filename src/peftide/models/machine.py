@@ -2,11 +2,11 @@
 
 import os
 import platform
-import resource
 import sys
 from dataclasses import dataclass
 from importlib.metadata import version
 
+import psutil
 import torch
 
 from peftide.errors import UserError
@@ -81,6 +81,10 @@ def peak_memory_bytes(device: torch.device) -> int:
     """Peak so far: allocated memory of a GPU since its counter was reset, else resident memory of this process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
+    if sys.platform == "win32":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # there is none on Windows
+
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
 

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from peftide.config import LongProteins, Method
+from peftide.evaluation.calibration import Calibration
 from peftide.models.adapters import base_model, num_trained
 from peftide.models.backbones import Backbone
 from peftide.models.heads import Head
@@ -29,7 +30,10 @@ class HeadShape:
 
 @dataclass(frozen=True)
 class PropertyModel:
-    """A model of one task: `model` is the backbone's stock module or peft's wrapper of it."""
+    """A model of one task: `model` is the backbone's stock module or peft's wrapper of it.
+
+    calibration: corrects the probabilities, learnt on validation after training; None until then.
+    """
 
     task: Task
     method: Method
@@ -41,6 +45,7 @@ class PropertyModel:
     pooling: Literal["mean", "cls"]
     max_residues: int
     long_proteins: LongProteins
+    calibration: Calibration | None = None
 
     def pieces(self, proteins: Proteins) -> list[Pieces]:
         """Each protein cut and turned into tokens as this model was trained to see it."""

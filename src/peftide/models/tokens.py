@@ -37,7 +37,7 @@ class Vocabulary:
             raise UserError(f"the vocabulary has no {', '.join(missing)}: this is not an ESM-2 tokenizer")
         letter_ids = np.full(256, ids["<unk>"], dtype=np.int64)
         for token, index in ids.items():
-            if len(token) == 1:
+            if len(token) == 1 and token.isascii():
                 letter_ids[ord(token)] = index
         return Vocabulary(tuple(tokens), letter_ids, ids["<cls>"], ids["<eos>"], ids["<mask>"], ids["<unk>"])
 

@@ -1,16 +1,12 @@
 """From settings and data to a model ready to train, and to the caches that spare it work."""
 
-from pathlib import Path
-
 import numpy as np
 import torch
 
 from peftide.config import TrainSettings
-from peftide.inference.cache_folder import StoreKey, default_cache_folder, room_for
 from peftide.inference.device_states import DeviceStates
-from peftide.inference.embed import embed_proteins, embedding_key
+from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
-from peftide.inference.store import StateStore
 from peftide.models.adapters import add_lora, parse_layers
 from peftide.models.backbones import Backbone
 from peftide.models.property_model import HeadShape, PropertyModel, make_head, train_all_weights
@@ -59,45 +55,6 @@ def build_model(settings: TrainSettings, dataset: Dataset, backbone: Backbone) -
         max_residues=settings.max_residues,
         long_proteins=settings.long_proteins,
     )
-
-
-def open_store(
-    encoder: Encoder, pieces: list[Pieces], *, kind: str, cache_dir: str | None, limit_bytes: int
-) -> tuple[StateStore | None, str]:
-    """The store of the frozen layers' states ("states") or of a frozen backbone's vectors ("mean", "cls").
-
-    Returns None where there would be no gain or no room, and a sentence that says what was decided.
-    """
-    layer = encoder.num_frozen_layers
-    if limit_bytes == 0:
-        return None, "cache switched off"
-    if layer == 0:
-        return None, "every layer is trained: nothing to cache"
-    folder = Path(cache_dir) if cache_dir else default_cache_folder()
-    is_states = kind == "states"
-    key = StoreKey(
-        fingerprint=encoder.backbone.fingerprint,
-        layer=layer,
-        width=encoder.backbone.width,
-        kind=kind,
-        precision=f"{encoder.machine.precision}-{encoder.machine.device.type}",
-        stored="bf16" if is_states and encoder.machine.dtype == torch.bfloat16 else "fp32",
-    )
-    store = StateStore.open(folder, key, limit_bytes=limit_bytes)
-    if is_states:
-        digests = [key for protein in pieces for key in protein.keys]
-        rows = [len(piece) for protein in pieces for piece in protein.tokens]
-    else:
-        digests, rows = [embedding_key(protein) for protein in pieces], [1] * len(pieces)
-    absent = store.missing(digests)
-    needed = key.size_bytes(num_rows=sum(rows[i] for i in absent), num_pieces=len(absent))
-    room = room_for(folder, key, needed_bytes=needed, limit_bytes=limit_bytes)
-    what = f"states after layer {layer} of {encoder.backbone.num_layers}" if is_states else "frozen vectors"
-    note = f"cache of {what} in {folder}: {len(digests) - len(absent):,} of {len(digests):,} pieces known"
-    if not room.fits:
-        store.close()
-        return None, f"{note}; {room.reason}"
-    return store, f"{note}; {room.reason}" if absent else note
 
 
 def hold_on_device(encoder: Encoder, pieces: list[Pieces]) -> DeviceStates | None:

@@ -5,7 +5,8 @@ Shapes: N examples, K proteins of an example, P proteins, D width.
 
 import math
 import time
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import torch
@@ -21,12 +22,16 @@ from peftide.models.target import loss as loss_of_logits
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset
 from peftide.training.batches import pair_batches, plain_batches
+from peftide.training.checkpoint import Checkpoints, Snapshot
 from peftide.training.memory import encoding_budget
 from peftide.training.optimizer import learning_rate_at, make_optimizer
 from peftide.training.progress import TrainingProgress
 from peftide.training.resident import trim
 from peftide.training.step import StepPlan, backward, plan_step
 
+AfterEpoch = Callable[[int, float], str | None]  # its number (from 1) and validation metric -> why to stop, or None
+
+INTERRUPTED = "interrupted in epoch"
 STEPS_PER_TRIM = 8  # costs less than a hundredth of the time, and bounds what lies freed but unreturned
 
 
@@ -55,7 +60,18 @@ class Fit:
     history: list[dict[str, float]] = field(default_factory=list)
     best_epoch: int = 0
     best_value: float | None = None
-    ended: str = "all epochs done"
+    ended: str = ""
+
+
+@dataclass
+class _State:
+    """Where a run is: what it has done, steps so far, losses and seconds of the epoch begun, best weights."""
+
+    fit: Fit
+    best: dict[str, Tensor]
+    step: int = 0
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -89,35 +105,90 @@ class Trainer:
         self.num_steps = schedule.epochs * math.ceil(len(self.train) / schedule.batch_examples)
         self.halved = False
 
-    def fit(self, show: TrainingProgress) -> Fit:
+    def fit(
+        self,
+        show: TrainingProgress,
+        after_epoch: AfterEpoch = lambda epoch, value: None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Fit:
         """Train on the "train" part and choose the epoch on the "val" part; the model ends with its best weights.
 
-        Ctrl-C ends the run cleanly, with the best weights so far. Raises UserError where the loss is not a number.
+        checkpoints: where the run is kept meanwhile; one that was killed goes on there, with the losses and the weights
+        that it would have had. Ctrl-C ends the run cleanly, with the best weights so far. Raises UserError where the
+        loss is not a number.
         """
-        result, best, step = Fit(), snapshot(self.model), 0
+        state = self._resume(checkpoints, show)
+        result = state.fit
         sign = 1 if higher_is_better(self.schedule.metric) else -1
         try:
-            for epoch in range(1, self.schedule.epochs + 1):
-                started, losses = time.perf_counter(), []
-                for batch in self.epoch_batches(epoch):
-                    losses.append(self.step(batch, step, epoch, show))
-                    step += 1
+            while not result.ended:
+                epoch, started = len(result.history) + 1, time.perf_counter() - state.seconds
+                batches = self.epoch_batches(epoch)
+                for batch in batches[len(state.losses) :]:
+                    state.losses.append(self.step(batch, state.step, epoch, show))
+                    state.step += 1
+                    if checkpoints is not None and checkpoints.is_due():
+                        state.seconds = time.perf_counter() - started
+                        checkpoints.save(state.step, self._snapshot(state))
                 value = self.validate()
                 is_best = result.best_value is None or sign * value > sign * result.best_value
                 seconds = time.perf_counter() - started
-                row = {"epoch": epoch, "loss": float(np.mean(losses)), self.schedule.metric: value, "seconds": seconds}
-                result.history.append(row)
-                show.epoch(epoch, loss=row["loss"], value=value, seconds=seconds, is_best=is_best)
+                loss = float(np.mean(state.losses))
+                result.history.append({"epoch": epoch, "loss": loss, self.schedule.metric: value, "seconds": seconds})
+                show.epoch(epoch, loss=loss, value=value, seconds=seconds, is_best=is_best)
                 if is_best:
-                    result.best_epoch, result.best_value, best = epoch, value, snapshot(self.model)
-                elif epoch - result.best_epoch >= self.schedule.patience:
-                    result.ended = f"no better {self.schedule.metric} for {self.schedule.patience} epochs"
-                    break
+                    result.best_epoch, result.best_value, state.best = epoch, value, snapshot(self.model)
+                state.losses, state.seconds = [], 0.0
+                result.ended = self._end(result, epoch) or after_epoch(epoch, value) or ""
         except KeyboardInterrupt:
-            result.ended = f"interrupted in epoch {len(result.history) + 1}"
+            result.ended = f"{INTERRUPTED} {len(result.history) + 1}"
             show.say(f"interrupted: keeping the weights of epoch {result.best_epoch}")
-        restore(self.model, best)
+        restore(self.model, state.best)
         return result
+
+    def _end(self, result: Fit, epoch: int) -> str:
+        """Why the run ends after this epoch; empty where it goes on."""
+        if epoch - result.best_epoch >= self.schedule.patience:
+            return f"no better {self.schedule.metric} for {self.schedule.patience} epochs"
+        return "all epochs done" if epoch == self.schedule.epochs else ""
+
+    def _resume(self, checkpoints: Checkpoints | None, show: TrainingProgress) -> "_State":
+        """The state of a run that was killed, put back into model and optimiser; else that of one that begins."""
+        state = _State(Fit(), best=snapshot(self.model))
+        found = None if checkpoints is None else checkpoints.latest(show.say)
+        if found is None:
+            return state
+        position, tensors = found.position, found.tensors
+        restore(self.model, _part(tensors, "now"))
+        state.best = _part(tensors, "best")
+        moments = _part(tensors, "optimizer")
+        for number, parameter in enumerate(self.parameters):
+            kept = {name.split(".")[1]: t for name, t in moments.items() if name.split(".")[0] == str(number)}
+            self.optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in kept.items()}
+        state.fit = Fit(**position["fit"])
+        state.step, state.losses, state.seconds = position["step"], position["losses"], position["seconds"]
+        self.token_budget, self.halved = min(self.token_budget, position["token_budget"]), position["halved"]
+        show.resume(state.step)
+        show.say(f"going on after step {state.step} of {self.num_steps} (epoch {len(state.fit.history) + 1})")
+        return state
+
+    def _snapshot(self, state: "_State") -> Snapshot:
+        moments = {
+            f"optimizer.{number}.{name}": tensor.detach().to("cpu", copy=True)
+            for number, parameter in enumerate(self.parameters)
+            for name, tensor in self.optimizer.state[parameter].items()
+        }
+        now = {f"now.{name}": tensor for name, tensor in snapshot(self.model).items()}
+        best = {f"best.{name}": tensor for name, tensor in state.best.items()}
+        position = {
+            "fit": asdict(state.fit),
+            "step": state.step,
+            "losses": state.losses,
+            "seconds": state.seconds,
+            "token_budget": self.token_budget,
+            "halved": self.halved,
+        }
+        return Snapshot(position, now | best | moments)
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """Rows of the examples of each step; around shared proteins where a pair's proteins must be encoded."""
@@ -224,3 +295,7 @@ def restore(model: PropertyModel, state: dict[str, Tensor]) -> None:
     """Put a snapshot back."""
     for name, tensor in model.trained_state().items():
         tensor.copy_(state[name])
+
+
+def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}

@@ -14,11 +14,12 @@ from rich.console import Console
 
 from peftide.config import CostSettings, Method, PlanSettings, TrainSettings
 from peftide.errors import UserError
+from peftide.inference.caching import open_store
 from peftide.inference.embed import embedding_key
 from peftide.models.machine import Machine, choose_machine, describe
 from peftide.records import SPLITS, Dataset
 from peftide.training.advice import what_would_fit
-from peftide.training.build import open_store
+from peftide.training.examples import read_examples
 from peftide.training.forecast import CacheNeed, Row, forecast
 from peftide.training.memory import Footprint, least_bytes, memory_limit
 from peftide.training.plan_table import TABLE_WIDTH, plan_table, recommendation
@@ -33,7 +34,6 @@ from peftide.training.resident import (
     peak_bytes,
     start_peak,
 )
-from peftide.training.run import read_split_dataset
 from peftide.training.subject import Subject, count, make_subject
 from peftide.training.work import count_work
 
@@ -61,7 +61,7 @@ def run_plan(settings: PlanSettings, console: Console) -> Plan:
 
     Raises UserError for data or settings that no backbone could be trained with.
     """
-    dataset = read_split_dataset(_candidate(settings, settings.backbones[0], settings.methods[0]), console)
+    dataset = read_examples(_candidate(settings, settings.backbones[0], settings.methods[0]), console).dataset
     machine = choose_machine(settings.device, settings.precision, settings.threads)
     warm_up(machine)
     give_back(machine.device)
@@ -89,7 +89,7 @@ def run_plan(settings: PlanSettings, console: Console) -> Plan:
 
 def _candidate(settings: PlanSettings, backbone: str, method: Method) -> TrainSettings:
     shared = {item.name: getattr(settings, item.name) for item in fields(CostSettings)}
-    return TrainSettings(**shared, backbone=backbone, method=method, out="not written")
+    return TrainSettings(**shared, backbone=backbone, method=method, audit="none", out="not written")
 
 
 def _row(settings: TrainSettings, dataset: Dataset, machine: Machine, room: Room) -> Row:

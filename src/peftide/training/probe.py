@@ -16,10 +16,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
+from peftide.inference.caching import open_store
 from peftide.inference.embed import embed_proteins
 from peftide.models.machine import Machine
 from peftide.records import Dataset
-from peftide.training.build import hold_on_device, open_store
+from peftide.training.build import hold_on_device
 from peftide.training.memory import encoding_budget
 from peftide.training.progress import TrainingProgress
 from peftide.training.resident import give_back, held_bytes, peak_bytes, start_peak

@@ -36,6 +36,10 @@ class TrainingProgress:
     ) -> None:
         self.progress.stop()
 
+    def resume(self, num_steps: int) -> None:
+        """So many steps were done before."""
+        self.progress.update(self.task, completed=num_steps)
+
     def step(self, epoch: int, loss: float, num_residues: int) -> None:
         """One optimiser step is done."""
         self.num_residues += num_residues

@@ -5,11 +5,10 @@ On a GPU what PyTorch has allocated; elsewhere the resident memory of the proces
 
 import ctypes
 import gc
-import os
-import subprocess
 import sys
 from pathlib import Path
 
+import psutil
 import torch
 
 # Of glibc's mallopt(3): blocks from the mapping threshold on are mapped, and unmapped as soon as they are freed
@@ -28,26 +27,19 @@ def held_bytes(device: torch.device) -> int:
         return torch.cuda.memory_allocated(device)
     if device.type == "mps":
         return torch.mps.current_allocated_memory()
-    if sys.platform == "linux":
-        return _status_bytes("VmRSS")
-    said = subprocess.run(["ps", "-o", "rss=", "-p", str(os.getpid())], capture_output=True, text=True, check=True)
-    return int(said.stdout) * 1024
+    return psutil.Process().memory_info().rss
 
 
 def available_bytes(device: torch.device) -> int:
-    """What the process could still take: free memory and caches that the system drops, within its cgroup's limit.
-
-    Where the system does not say (macOS), half of its memory.
-    """
+    """What the process could still take: free memory and caches that the system drops, within its cgroup's limit."""
     if device.type == "cuda":
         unused = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return torch.cuda.mem_get_info(device)[0] + unused
     if device.type == "mps":
         return torch.mps.recommended_max_memory() - torch.mps.current_allocated_memory()
+    available = psutil.virtual_memory().available
     if sys.platform != "linux":
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    lines = Path("/proc/meminfo").read_text("utf-8").splitlines()
-    available = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+        return available
     memberships = Path("/proc/self/cgroup").read_text("utf-8")
     return min([available, *cgroup_rooms(memberships, Path("/sys/fs/cgroup"))])
 

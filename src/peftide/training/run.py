@@ -1,9 +1,8 @@
 """One training run from settings to bundle."""
 
-import hashlib
 import os
 import time
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,24 +11,27 @@ import torch
 from rich.console import Console
 
 from peftide.config import TrainSettings
-from peftide.data.datasets import read_dataset
-from peftide.data.splits import random_split
 from peftide.data.writers import write_table
 from peftide.errors import UserError
-from peftide.evaluation.metrics import measure
+from peftide.evaluation.assessment import Assessment
+from peftide.inference.caching import open_store
 from peftide.inference.embed import embed_proteins
-from peftide.inference.predict import example_columns, prediction_columns, score_examples
+from peftide.inference.predict import example_columns
 from peftide.models.adapters import parse_layers
-from peftide.models.bundle import save_bundle
+from peftide.models.backbones import Backbone
+from peftide.models.bundle import add_to_run, save_bundle
 from peftide.models.machine import Machine, choose_machine, describe, peak_memory_bytes
-from peftide.models.property_model import PropertyModel
 from peftide.records import SPLITS, Dataset
 from peftide.training.advice import what_would_fit
-from peftide.training.build import hold_on_device, open_store, standardize
-from peftide.training.loop import Fit
+from peftide.training.build import hold_on_device, standardize
+from peftide.training.checkpoint import Checkpoints, unfinished_run
+from peftide.training.examples import Examples, data_digests, read_examples
+from peftide.training.loop import AfterEpoch, Fit
 from peftide.training.memory import encoding_budget, memory_limit
+from peftide.training.outcome import Outcome, headline, judge, score_held_out
 from peftide.training.progress import TrainingProgress
-from peftide.training.resident import cap_device, free_at_once, held_bytes
+from peftide.training.resident import cap_device, free_at_once, held_bytes, start_peak
+from peftide.training.resume import differences
 from peftide.training.subject import Subject, count, make_subject
 
 
@@ -37,7 +39,8 @@ from peftide.training.subject import Subject, count, make_subject
 class Run:
     """A finished training run.
 
-    metrics: by split ("val", "test"), then by name; seconds: of training, embedding included.
+    metrics: by split ("val", "test"), then by name; seconds: of training, embedding included; assessment: intervals,
+    baselines, calibration and verdict.
     """
 
     folder: Path
@@ -45,35 +48,51 @@ class Run:
     trained_parameters: int
     seconds: float
     peak_memory_bytes: int
+    assessment: Assessment
 
 
-def run_training(settings: TrainSettings, console: Console) -> Run:
-    """Read, split, build, train, evaluate on the held-out parts, write the bundle."""
-    dataset = read_split_dataset(settings, console)
+def run_training(settings: TrainSettings, console: Console, examples: Examples | None = None) -> Run:
+    """Read, split (where no examples are handed in), build, train, evaluate on the held-out parts, write the bundle."""
+    examples = read_examples(settings, console) if examples is None else examples
+    dataset = examples.dataset
     machine = choose_machine(settings.device, settings.precision, settings.threads)
-    if machine.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(machine.device)
-    subject, folder = _prepare(settings, dataset, machine), _make_folder(settings)
-    model = subject.model
-    console.print(_plan_line(subject), highlight=False)
-    started = time.perf_counter()
-    fit, vectors_PD = _train(subject, console)
-    seconds = time.perf_counter() - started
-    metrics, predictions = _evaluate_parts(model, dataset, vectors_PD)
-    peak = peak_memory_bytes(machine.device)
-    document = _document(settings, dataset, machine, fit, metrics, seconds=seconds, peak=peak)
-    save_bundle(folder, model, document)
-    write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})
-    if predictions:
-        write_table(folder / "predictions.tsv", predictions)
-    console.print(_metrics_line(metrics, subject.schedule.metric), highlight=False)
+    start_peak(machine.device)
+    subject, folder = prepare(settings, dataset, machine), make_folder(settings.out, settings.backbone)
+    digests = data_digests(settings)
+    with unfinished_run(
+        folder,
+        {"settings": asdict(settings), "sha256": digests},
+        interval_seconds=60 * settings.checkpoint_minutes,
+        restart=settings.restart,
+        differences=lambda kept: differences(kept["settings"], kept["sha256"], settings, digests),
+    ) as checkpoints:
+        console.print(_plan_line(subject), highlight=False)
+        started = time.perf_counter()
+        fit, vectors_PD = fit_subject(subject, console, checkpoints=checkpoints)
+        assert vectors_PD is not None
+        seconds = time.perf_counter() - started
+        peak = peak_memory_bytes(machine.device)
+        outcome = score_held_out(subject.model, dataset, vectors_PD, seed=settings.seed)
+        console.print(headline(outcome.metrics, subject.schedule.metric), highlight=False)
+        document = _document(examples, machine, fit, outcome, settings=settings, seconds=seconds, peak=peak)
+        save_bundle(folder, outcome.model, document)  # before the baselines, which take their time
+        write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})
+        if outcome.predictions:
+            write_table(folder / "predictions.tsv", outcome.predictions)
+        assessment = judge(subject, outcome, examples, console)
+        add_to_run(folder, {"assessment": assessment.to_json()})
     console.print(f"bundle written to {folder}", highlight=False)
-    return Run(folder, metrics, model.num_trained, seconds, peak)
+    return Run(folder, outcome.metrics, subject.model.num_trained, seconds, peak, assessment)
 
 
-def _prepare(settings: TrainSettings, dataset: Dataset, machine: Machine) -> Subject:
-    """Choose how to run within the memory there is, or that the user allows, and make everything ready."""
+def prepare(settings: TrainSettings, dataset: Dataset, machine: Machine, backbone: Backbone | None = None) -> Subject:
+    """Choose how to run within the memory there is, or that the user allows, and make everything ready.
+
+    backbone: ready to use, where it has been read already; it may be on the machine's device.
+    """
     held = held_bytes(machine.device)
+    if backbone is not None:  # its weights are counted among what training needs
+        held = max(0, held - _bytes_on(machine.device, backbone))
     limit_bytes = memory_limit(settings.memory, machine.device, held_bytes=held)
     if settings.memory is not None:
         cap_device(machine.device, limit_bytes)
@@ -82,12 +101,17 @@ def _prepare(settings: TrainSettings, dataset: Dataset, machine: Machine) -> Sub
         raise UserError(what_would_fit(settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes))
     if execution.is_frugal:
         free_at_once(machine.device)
-    return make_subject(settings, dataset, machine, execution)
+    return make_subject(settings, dataset, machine, execution, backbone)
 
 
-def _make_folder(settings: TrainSettings) -> Path:
-    """The folder of the bundle: made, or refused, before the hours of training."""
-    folder, backbone = Path(settings.out), Path(settings.backbone)
+def _bytes_on(device: torch.device, backbone: Backbone) -> int:
+    weights = [weight for weight in backbone.model.parameters() if weight.device.type == device.type]
+    return sum(weight.numel() * weight.element_size() for weight in weights)
+
+
+def make_folder(out: str, backbone_name: str) -> Path:
+    """The folder to write into: made, or refused, before the hours of training."""
+    folder, backbone = Path(out), Path(backbone_name)
     if backbone.is_dir() and backbone.resolve().is_relative_to(folder.resolve()):
         raise UserError(
             f"--out {folder}: backbone {backbone} lies in this folder and could be overwritten; choose another folder"
@@ -99,28 +123,6 @@ def _make_folder(settings: TrainSettings) -> Path:
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out {folder}: cannot write into this folder; choose another")
     return folder
-
-
-def read_split_dataset(settings: TrainSettings, console: Console) -> Dataset:
-    """The examples with a split, everything that was cleaned or assumed said aloud."""
-    dataset = read_dataset(settings)
-    for note in dataset.notes:
-        console.print(f"note: {note}", highlight=False)
-    if dataset.split_N is None:
-        generator = np.random.default_rng(settings.seed)
-        dataset, notes = random_split(
-            dataset, val_fraction=settings.val_fraction, test_fraction=settings.test_fraction, generator=generator
-        )
-        for note in notes:
-            console.print(f"note: {note}", highlight=False)
-        dataset = replace(dataset, notes=(*dataset.notes, *notes))
-    counts = {split: len(dataset.part(split)) for split in SPLITS}
-    if not counts["train"] or not counts["val"]:
-        raise UserError(
-            f"{settings.data}: {counts['train']} training and {counts['val']} validation examples; both are needed "
-            "(mark rows with train and val in the split column, or leave it out for a seeded split)"
-        )
-    return dataset
 
 
 def _plan_line(subject: Subject) -> str:
@@ -143,8 +145,15 @@ def _plan_line(subject: Subject) -> str:
     )
 
 
-def _train(subject: Subject, console: Console) -> tuple[Fit, np.ndarray]:
-    """Train, and return the fit with the vectors of all proteins under the trained model."""
+def fit_subject(
+    subject: Subject,
+    console: Console,
+    *,
+    after_epoch: AfterEpoch = lambda epoch, value: None,
+    embeds: bool = True,
+    checkpoints: Checkpoints | None = None,
+) -> tuple[Fit, np.ndarray | None]:
+    """Train, and return the fit; with `embeds`, also the vectors of all proteins under the trained model."""
     settings, dataset, model, encoder = subject.settings, subject.dataset, subject.model, subject.encoder
     pieces, execution, schedule = subject.pieces, subject.execution, subject.schedule
     budget = encoding_budget(execution.token_budget, encoder.machine.device)
@@ -170,9 +179,9 @@ def _train(subject: Subject, console: Console) -> tuple[Fit, np.ndarray]:
         with TrainingProgress(
             console, num_steps=trainer.num_steps, metric=schedule.metric, device=encoder.machine.device
         ) as show:
-            fit = trainer.fit(show)
+            fit = trainer.fit(show, after_epoch, checkpoints)
         console.print(f"stopped: {fit.ended}; best epoch {fit.best_epoch}", highlight=False)
-        if vectors_PD is None:
+        if embeds and vectors_PD is None:
             vectors_PD = embed_proteins(encoder, pieces, token_budget=min(budget, trainer.token_budget))
     finally:
         if store is not None:
@@ -180,58 +189,32 @@ def _train(subject: Subject, console: Console) -> tuple[Fit, np.ndarray]:
     return fit, vectors_PD
 
 
-def _evaluate_parts(
-    model: PropertyModel, dataset: Dataset, vectors_PD: np.ndarray
-) -> tuple[dict[str, dict[str, float]], dict[str, Any]]:
-    """Metrics of validation and test, and the predictions of both as columns."""
-    metrics, columns = {}, {}
-    for split in ("val", "test"):
-        part = dataset.part(split)
-        if len(part) == 0:
-            continue
-        scores = score_examples(model, vectors_PD, part.members_NK)
-        assert part.targets is not None
-        metrics[split] = measure(part.kind, part.targets, scores, classes=part.classes)
-        fresh = {"split": [split] * len(part)} | prediction_columns(part, scores, model.target)
-        columns = {name: [*columns.get(name, []), *values] for name, values in fresh.items()}
-    return metrics, columns
-
-
 def _split_names(dataset: Dataset) -> list[str]:
     assert dataset.split_N is not None
     return [str(name) for name in dataset.split_N]
 
 
-def _metrics_line(metrics: dict[str, dict[str, float]], chosen: str) -> str:
-    """The main metrics of each held-out part, the one that the model was chosen by first."""
-    shown = (chosen, "auroc", "macro_auroc", "accuracy", "macro_f1", "mcc", "pearson", "rmse")
-    lines = []
-    for split, values in metrics.items():
-        found = [f"{name} {values[name]:.4f}" for name in dict.fromkeys(shown) if name in values]
-        lines.append(f"{'validation' if split == 'val' else split}: {', '.join(found)}")
-    return "\n".join(lines)
-
-
 def _document(
-    settings: TrainSettings,
-    dataset: Dataset,
+    examples: Examples,
     machine: Machine,
     fit: Fit,
-    metrics: dict[str, dict[str, float]],
+    outcome: Outcome,
     *,
+    settings: TrainSettings,
     seconds: float,
     peak: int,
 ) -> dict[str, Any]:
-    files = [settings.data] + ([settings.sequences] if settings.sequences else [])
+    dataset = examples.dataset
     return {
         "settings": asdict(settings),
         "data": {
-            "sha256": {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files},
+            "sha256": data_digests(settings),
             "examples": {split: len(dataset.part(split)) for split in SPLITS},
             "proteins": len(dataset.proteins),
             "notes": list(dataset.notes),
         },
+        "audit": None if examples.audit is None else asdict(examples.audit),
         "training": asdict(fit) | {"seconds": seconds, "peak_memory_bytes": peak},
-        "metrics": metrics,
+        "metrics": outcome.metrics,
         "machine": describe(machine),
     }

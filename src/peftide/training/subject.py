@@ -5,11 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from peftide.config import TrainSettings
+from peftide.config import Method, TrainSettings
 from peftide.errors import UserError
 from peftide.evaluation.metrics import METRIC_NAMES, main_metric
 from peftide.inference.encoder import Encoder
-from peftide.models.backbones import load_backbone, load_skeleton
+from peftide.models.backbones import Backbone, load_backbone, load_skeleton
 from peftide.models.machine import Machine
 from peftide.models.property_model import PropertyModel
 from peftide.models.tokens import Pieces
@@ -76,11 +76,13 @@ def count(settings: TrainSettings, dataset: Dataset, machine: Machine, *, held_b
     return Count(need, tokens, model.num_trained, execution)
 
 
-def make_subject(settings: TrainSettings, dataset: Dataset, machine: Machine, execution: Execution) -> Subject:
-    """Load the backbone, put adapters and head on it, and place it on its device."""
+def make_subject(
+    settings: TrainSettings, dataset: Dataset, machine: Machine, execution: Execution, backbone: Backbone | None = None
+) -> Subject:
+    """Load the backbone (where none is handed in), put adapters and head on it, and place it on its device."""
     schedule = schedule_of(settings, dataset)
-    frozen_dtype = torch.float32 if settings.method == "full" else machine.dtype
-    backbone = load_backbone(settings.backbone, dtype=frozen_dtype)
+    if backbone is None:
+        backbone = load_backbone(settings.backbone, dtype=backbone_dtype(settings.method, machine))
     model = build_model(settings, dataset, backbone)
     encoder = Encoder(
         backbone,
@@ -92,6 +94,11 @@ def make_subject(settings: TrainSettings, dataset: Dataset, machine: Machine, ex
     )
     model.head.to(machine.device)
     return Subject(settings, dataset, model, encoder, model.pieces(dataset.proteins), schedule, execution)
+
+
+def backbone_dtype(method: Method, machine: Machine) -> torch.dtype:
+    """The arithmetic that a backbone's weights are loaded in; weights that are trained are float32."""
+    return torch.float32 if method == "full" else machine.dtype
 
 
 def schedule_of(settings: TrainSettings, dataset: Dataset) -> Schedule:

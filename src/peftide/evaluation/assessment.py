@@ -1,0 +1,278 @@
+"""What a run is worth: intervals, baselines on the same examples, calibration, and a verdict in words.
+
+Shapes: N examples, C classes, P proteins.
+"""
+
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from peftide.evaluation.baselines import Baseline, BaselineScores
+from peftide.evaluation.calibration import Calibration
+from peftide.evaluation.decisions import confusion_matrix
+from peftide.evaluation.intervals import Difference, Interval, bootstrap_intervals, paired_difference
+from peftide.evaluation.metrics import higher_is_better, main_metric, measure, measure_classes, statistic
+from peftide.evaluation.prevalence import RarePositives, rare_positives_table, threshold_for_precision
+from peftide.evaluation.reliability import ReliabilityBin, calibration_error, reliability_curve
+from peftide.records import Dataset, SplitName, TargetKind
+
+HELD_OUT: tuple[SplitName, ...] = ("val", "test")
+WANTED_PRECISIONS = (0.5, 0.75, 0.9, 0.95, 0.99)
+MOST_REPLICATES, FEWEST_REPLICATES = 1000, 200
+SCORES_DRAWN = 5_000_000  # examples times replicates that a bootstrap aims at
+
+Scores = Mapping[SplitName, np.ndarray]  # by held-out split, as `metrics.measure` takes them
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A baseline on the same examples. difference: the model's main metric minus the baseline's, on the judged part."""
+
+    note: str
+    metrics: dict[str, dict[str, float]]
+    difference: Difference | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Threshold:
+    """The lowest probability that promises this precision, chosen on validation; recall: what it finds there."""
+
+    wanted_precision: float
+    threshold: float
+    recall: float
+
+
+@dataclass(frozen=True)
+class CalibrationCheck:
+    """Expected calibration error and reliability curve of one part, before and after the correction."""
+
+    ece: dict[str, float]
+    reliability: dict[str, tuple[ReliabilityBin, ...]]
+
+
+@dataclass(frozen=True)
+class Assessment:
+    """Everything that is said of a model's held-out scores; `to_json` makes it ready for JSON.
+
+    judged: the part that intervals of differences and the verdict are from: test, else validation.
+    """
+
+    main_metric: str
+    judged: SplitName | None
+    intervals: dict[str, dict[str, Interval]]
+    classes: dict[str, dict[str, dict[str, float]]]
+    baselines: dict[str, Comparison]
+    verdict: str
+    calibration: Calibration | None
+    calibration_checks: dict[str, CalibrationCheck]
+    rare_positives: tuple[RarePositives, ...]
+    thresholds: tuple[Threshold, ...]
+    confusion: dict[str, Any] | None
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON-ready values."""
+        document = asdict(self)
+        checks = document.pop("calibration_checks")
+        document["calibration"] = None
+        if self.calibration is not None:
+            document["calibration"] = self.calibration.to_json() | {
+                "ece": {split: check["ece"] for split, check in checks.items()},
+                "reliability": {split: check["reliability"] for split, check in checks.items()},
+            }
+        return document
+
+
+def assess(
+    dataset: Dataset,
+    raw: Scores,
+    calibration: Calibration | None,
+    *,
+    group_P: np.ndarray | None,
+    baselines: Mapping[str, Baseline],
+    generator: np.random.Generator,
+) -> Assessment:
+    """Judge a model by its scores of the held-out parts.
+
+    raw: scores as the model gives them; everything but "before" in the calibration is said of the corrected ones.
+    group_P: group of each protein, such as its cluster, that the bootstrap draws; proteins themselves when None.
+    """
+    metric = main_metric(dataset.kind)
+    scores = {split: correct(values, calibration) for split, values in raw.items()}
+    judged: SplitName | None = "test" if "test" in scores else "val" if "val" in scores else None
+    groups_P = np.arange(len(dataset.proteins)) if group_P is None else group_P
+    compared = dict(_compare(dataset, scores, judged, baselines, groups_P=groups_P, generator=generator))
+    parts = {split: dataset.part(split) for split in scores}
+    return Assessment(
+        main_metric=metric,
+        judged=judged,
+        intervals={
+            split: bootstrap_intervals(
+                _statistic(part, scores[split]),
+                groups_P[part.members_NK],
+                generator=generator,
+                num_replicates=num_replicates(len(part)),
+            )
+            for split, part in parts.items()
+        },
+        classes={
+            split: measure_classes(part.kind, _targets(part), scores[split], classes=part.classes)
+            for split, part in parts.items()
+            if part.kind in ("multiclass", "multilabel")
+        },
+        baselines=compared,
+        verdict=verdict(compared, metric, judged),
+        calibration=calibration,
+        calibration_checks={}
+        if calibration is None
+        else {split: _check(part, raw[split], scores[split]) for split, part in parts.items()},
+        rare_positives=_rare_positives(parts, scores, judged),
+        thresholds=_thresholds(parts, scores),
+        confusion=None if judged is None else _confusion(parts[judged], scores[judged]),
+    )
+
+
+def correct(scores: np.ndarray, calibration: Calibration | None) -> np.ndarray:
+    """Calibrated probabilities; the scores themselves where there is no calibration."""
+    return scores if calibration is None else calibration.apply(scores)
+
+
+def num_replicates(num_examples: int) -> int:
+    """Replicates of a bootstrap: 1,000, fewer where examples are so many that these would take minutes."""
+    return int(np.clip(SCORES_DRAWN // max(1, num_examples), FEWEST_REPLICATES, MOST_REPLICATES))
+
+
+def verdict(compared: Mapping[str, Comparison], metric: str, judged: SplitName | None) -> str:
+    """One sentence on whether the language model adds anything to the best baseline of the judged part."""
+    known = {
+        name: (row, row.difference)
+        for name, row in compared.items()
+        if row.difference is not None and metric in row.metrics[str(judged)]
+    }
+    if not known or judged is None:
+        return "Not compared with any baseline, so it is not known whether the language model adds anything."
+    sign = 1 if higher_is_better(metric) else -1
+    best = max(known, key=lambda name: sign * known[name][0].metrics[judged][metric])
+    row, difference = known[best]
+    theirs = row.metrics[judged][metric]
+    part = "test" if judged == "test" else "validation"
+    numbers = (
+        f"{part} {metric} {theirs + difference.estimate:.3f} against {theirs:.3f} of the best baseline, {best} "
+        f"(difference {difference.estimate:+.3f}, {difference.confidence:.0%} interval {difference.low:+.3f} to "
+        f"{difference.high:+.3f})"
+    )
+    low, high = sorted((sign * difference.low, sign * difference.high))
+    if low > 0:
+        return f"The language model adds to what simple predictors know: {numbers}."
+    if high < 0:
+        return f"The language model is worse than a simple predictor: {numbers}."
+    return f"The language model is not shown to add anything to a simple predictor: {numbers}."
+
+
+def _compare(
+    dataset: Dataset,
+    scores: Scores,
+    judged: SplitName | None,
+    baselines: Mapping[str, Baseline],
+    *,
+    groups_P: np.ndarray,
+    generator: np.random.Generator,
+) -> Iterable[tuple[str, Comparison]]:
+    for name, baseline in baselines.items():
+        started = time.perf_counter()
+        found = baseline(dataset, generator)
+        seconds = time.perf_counter() - started
+        yield (
+            name,
+            Comparison(
+                note=found.note,
+                metrics={split: _measure(dataset.part(split), found.scores[split]) for split in scores},
+                difference=_difference(dataset, scores, found, judged, groups_P=groups_P, generator=generator),
+                seconds=seconds,
+            ),
+        )
+
+
+def _difference(
+    dataset: Dataset,
+    scores: Scores,
+    found: BaselineScores,
+    judged: SplitName | None,
+    *,
+    groups_P: np.ndarray,
+    generator: np.random.Generator,
+) -> Difference | None:
+    if judged is None:
+        return None
+    part = dataset.part(judged)
+    differences = paired_difference(
+        _statistic(part, scores[judged]),
+        _statistic(part, found.scores[judged]),
+        groups_P[part.members_NK],
+        generator=generator,
+        num_replicates=num_replicates(len(part)),
+    )
+    return differences.get(main_metric(dataset.kind))
+
+
+def _targets(part: Dataset) -> np.ndarray:
+    assert part.targets is not None, "only labelled examples can be assessed"
+    return part.targets
+
+
+def _measure(part: Dataset, scores: np.ndarray) -> dict[str, float]:
+    return measure(part.kind, _targets(part), scores, classes=part.classes)
+
+
+def _statistic(part: Dataset, scores: np.ndarray):
+    return statistic(part.kind, _targets(part), scores, classes=part.classes)
+
+
+def _check(part: Dataset, raw: np.ndarray, corrected: np.ndarray) -> CalibrationCheck:
+    truths = _truths(part.kind, _targets(part), len(part.classes)).ravel()
+    curves = {"before": raw.astype(np.float64).ravel(), "after": corrected.ravel()}
+    return CalibrationCheck(
+        ece={name: calibration_error(truths, values) for name, values in curves.items()},
+        reliability={name: reliability_curve(truths, values) for name, values in curves.items()},
+    )
+
+
+def _truths(kind: TargetKind, targets: np.ndarray, num_classes: int) -> np.ndarray:
+    """1.0 where the outcome that a probability is of has happened, in the shape of the scores."""
+    return np.eye(num_classes)[targets] if kind == "multiclass" else (targets > 0.5).astype(np.float64)
+
+
+def _is_two_sided(part: Dataset | None) -> bool:
+    return part is not None and part.kind == "binary" and len(np.unique(_targets(part) > 0.5)) == 2
+
+
+def _rare_positives(
+    parts: Mapping[SplitName, Dataset], scores: Scores, judged: SplitName | None
+) -> tuple[RarePositives, ...]:
+    if judged is None or not _is_two_sided(parts[judged]):
+        return ()
+    return rare_positives_table(_targets(parts[judged]), scores[judged], threshold=0.5)
+
+
+def _thresholds(parts: Mapping[SplitName, Dataset], scores: Scores) -> tuple[Threshold, ...]:
+    """Chosen on validation, at the share of positives there; precisions out of reach are left out."""
+    if not _is_two_sided(parts.get("val")):
+        return ()
+    truths_N, scores_N = _targets(parts["val"]) > 0.5, scores["val"]
+    found = []
+    for wanted in WANTED_PRECISIONS:
+        threshold = threshold_for_precision(truths_N, scores_N, precision=wanted, prevalence=float(truths_N.mean()))
+        if threshold is not None:
+            found.append(Threshold(wanted, threshold, float((scores_N[truths_N] >= threshold).mean())))
+    return tuple(found)
+
+
+def _confusion(part: Dataset, scores: np.ndarray) -> dict[str, Any] | None:
+    if part.kind not in ("binary", "multiclass"):
+        return None
+    said_N = scores.argmax(axis=1) if part.kind == "multiclass" else (scores >= 0.5).astype(np.int64)
+    counts = confusion_matrix(_targets(part).astype(np.int64), said_N, num_classes=len(part.classes))
+    return {"classes": list(part.classes), "counts": counts.astype(np.int64).tolist()}

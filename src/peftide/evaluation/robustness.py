@@ -1,0 +1,152 @@
+"""What many trials with different settings tell: how far the result is spread, and which settings spread it."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+from peftide.evaluation.metrics import higher_is_better
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One combination of settings, trained on the training part and measured on validation.
+
+    values: of the varied settings, lists as text. value: the metric of the best epoch (so far, where it was ended
+    early); None where the trial failed, and reason says why. history: see `training.loop.Fit`.
+    """
+
+    values: Mapping[str, object]
+    state: Literal["finished", "pruned", "failed"]
+    value: float | None = None
+    reason: str | None = None
+    best_epoch: int = 0
+    history: tuple[dict[str, float], ...] = field(default=(), repr=False)
+    trained_parameters: int | None = None
+    peak_memory_bytes: int | None = None
+    seconds: float | None = None
+
+    def __str__(self) -> str:
+        return ", ".join(f"{name}={value_text(value)}" for name, value in self.values.items())
+
+
+@dataclass(frozen=True)
+class Level:
+    """One value of a setting (or a span of values), and the median metric of its finished trials."""
+
+    label: str
+    num_trials: int
+    median: float
+
+
+@dataclass(frozen=True)
+class Effect:
+    """How much one setting matters.
+
+    is_range: whether it was varied between two ends; then the levels are quarters of the trials in its order.
+    range_share: distance of the highest from the lowest median of its levels, as a share of the distance of the best
+    from the worst trial. variance_share: variance between its levels as a share of the variance of all trials (eta
+    squared); over a full grid the shares of all settings and of their interplay add up to 1.
+    """
+
+    name: str
+    is_range: bool
+    levels: tuple[Level, ...]
+    range_share: float
+    variance_share: float
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """Everything that a sweep found; best: number of the best finished trial among `trials`."""
+
+    metric: str
+    trials: tuple[Trial, ...]
+    best: int
+    effects: tuple[Effect, ...]
+    verdict: tuple[str, ...]
+
+
+def conclude(trials: Sequence[Trial], varied: Mapping[str, bool], metric: str) -> SweepResult:
+    """The best trial, the effect of each varied setting, and what follows in words; at least one trial has finished.
+
+    varied: the names of the settings, and whether each was varied between two ends.
+    """
+    sign = 1 if higher_is_better(metric) else -1
+    finished = [number for number, trial in enumerate(trials) if trial.state == "finished"]
+    best = max(finished, key=lambda number: sign * _value(trials[number]))
+    effects = effects_of([trials[number] for number in finished], varied)
+    return SweepResult(metric, tuple(trials), best, effects, _tell(trials, trials[best], effects, metric))
+
+
+def effects_of(finished: Sequence[Trial], varied: Mapping[str, bool]) -> tuple[Effect, ...]:
+    """The effect of each setting on the metric of the finished trials."""
+    values_N = np.array([_value(trial) for trial in finished])
+    return tuple(
+        _effect(name, is_range, [trial.values[name] for trial in finished], values_N)
+        for name, is_range in varied.items()
+    )
+
+
+def _effect(name: str, is_range: bool, settings: Sequence[Any], values_N: np.ndarray) -> Effect:
+    labels, level_N = _quarters(settings) if is_range else _levels(settings)
+    groups = [values_N[level_N == number] for number in range(len(labels))]
+    medians = [float(np.median(group)) for group in groups]
+    spread, variance = np.ptp(values_N), values_N.var()
+    between = sum(len(group) * (group.mean() - values_N.mean()) ** 2 for group in groups) / len(values_N)
+    return Effect(
+        name,
+        is_range,
+        tuple(Level(label, len(group), median) for label, group, median in zip(labels, groups, medians, strict=True)),
+        range_share=float((max(medians) - min(medians)) / spread) if spread > 0 else 0.0,
+        variance_share=float(between / variance) if variance > 0 else 0.0,
+    )
+
+
+def _levels(settings: Sequence[Any]) -> tuple[list[str], np.ndarray]:
+    """The values of a setting, numbers in their order, and which of them (N,) each trial has."""
+    are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings)
+    different = sorted(set(settings)) if are_numbers else list(dict.fromkeys(settings))
+    return [value_text(value) for value in different], np.array([different.index(value) for value in settings])
+
+
+def _quarters(settings: Sequence[Any]) -> tuple[list[str], np.ndarray]:
+    """Quarters of the trials by a number, and in which of them (N,) each trial is; equal numbers are in one."""
+    numbers_N = np.array(settings, dtype=np.float64)
+    edges = np.quantile(numbers_N, [0.25, 0.5, 0.75])
+    quarter_N = np.unique(np.searchsorted(edges, numbers_N, side="right"), return_inverse=True)[1]
+    spans = [numbers_N[quarter_N == quarter] for quarter in range(quarter_N.max() + 1)]
+    ends = [(f"{span.min():.3g}", f"{span.max():.3g}") for span in spans]
+    return [low if low == high else f"{low} to {high}" for low, high in ends], quarter_N
+
+
+def value_text(value: object) -> str:
+    """A value of a setting as it is told."""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _tell(trials: Sequence[Trial], best: Trial, effects: Sequence[Effect], metric: str) -> tuple[str, ...]:
+    values = [_value(trial) for trial in trials if trial.state == "finished"]
+    quarter, half, three_quarters = np.quantile(values, [0.25, 0.5, 0.75])
+    said = [
+        f"Best validation {metric}: {_value(best):.4f}, with {best}.",
+        f"{len(values)} trials from {min(values):.4f} to {max(values):.4f}, median {half:.4f}; half of them between "
+        f"{quarter:.4f} and {three_quarters:.4f}.",
+    ]
+    for effect in sorted(effects, key=lambda effect: -effect.range_share):
+        ordered = sorted(effect.levels, key=lambda level: level.median)
+        low, high = ordered[0], ordered[-1]
+        said.append(
+            f"{effect.name} explains {effect.range_share:.0%} of that range: the median is {low.median:.4f} at "
+            f"{low.label} and {high.median:.4f} at {high.label} ({effect.variance_share:.0%} of the variance)."
+        )
+    for state, words in (("pruned", "were ended early, as they fell behind"), ("failed", "failed")):
+        if number := sum(trial.state == state for trial in trials):
+            said.append(f"{number} of {len(trials)} trials {words}.")
+    return tuple(said)
+
+
+def _value(trial: Trial) -> float:
+    assert trial.value is not None, "a trial that failed has no value"
+    return trial.value

@@ -1,0 +1,123 @@
+"""The examples of a run: read, split where the table has no split, and audited."""
+
+import hashlib
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from peftide.config import TableSettings, TrainSettings, settings_of
+from peftide.data.audit import Audit, audit
+from peftide.data.clusters import cluster_sequences
+from peftide.data.datasets import read_dataset
+from peftide.data.splits import split_dataset
+from peftide.errors import UserError
+from peftide.evaluation.baselines import BaselineScores
+from peftide.records import SPLITS, Dataset
+
+# Validation and test proteins for which the search for relatives takes about a minute on one core (7 ms each)
+MOST_SEARCHED = 8_000
+MANY_CLUSTERED = 5_000  # proteins whose clustering takes about a minute on one core (10 ms each)
+SPLIT_SETTINGS = ("val_fraction", "test_fraction", "split_seed", "split_by", "split_identity")
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The examples with a split.
+
+    audit: of that split; group_P: cluster of each protein, where they were clustered; baseline_scores: what baselines
+    scored on these examples, filled by the first run that is compared with them.
+    """
+
+    dataset: Dataset
+    audit: Audit | None
+    group_P: np.ndarray | None
+    baseline_scores: dict[str, BaselineScores] = field(default_factory=dict)
+
+
+def read_examples(settings: TrainSettings, console: Console) -> Examples:
+    """Read, split where the table has no split, audit; all that was cleaned, assumed or found is said aloud.
+
+    Raises UserError for what is wrong with the files, for a part without examples, and, with `strict`, where the audit
+    flags the split.
+    """
+    dataset = read_dataset(settings)
+    _say(dataset.notes, console)
+    group_P = None
+    if dataset.split_N is None:
+        dataset, group_P = _split(dataset, settings, console)
+    else:
+        ignored = [name for name in SPLIT_SETTINGS if _is_given(settings, name)]
+        if ignored and settings.column_split is None:  # said on checking the settings where the column is named
+            _say([f"{settings.data} has a split column, so {', '.join(ignored)} is ignored"], console)
+    counts = {split: len(dataset.part(split)) for split in SPLITS}
+    if not counts["train"] or not counts["val"]:
+        raise UserError(
+            f"{settings.data}: {counts['train']} training and {counts['val']} validation examples; both are needed "
+            "(mark rows with train and val in the split column, or leave it out for a seeded split)"
+        )
+    return Examples(dataset, _audit(dataset, settings, console), group_P)
+
+
+def _split(dataset: Dataset, settings: TrainSettings, console: Console) -> tuple[Dataset, np.ndarray | None]:
+    """The dataset with a seeded split, its notes said and kept, and the cluster of each protein if there are any."""
+    clustering = None
+    if settings.split_by == "cluster":
+        num_proteins = len(dataset.proteins)
+        if num_proteins > MANY_CLUSTERED:
+            what = f"grouping {num_proteins:,} proteins by similarity for the split takes minutes, in every run"
+            _say([f"{what}; peftide split writes the split down once for all"], console)
+        with console.status("grouping similar proteins"):
+            clustering = cluster_sequences(
+                dataset.proteins.sequences, identity=settings.split_identity, threads=settings.threads
+            )
+    seed = settings.seed if settings.split_seed is None else settings.split_seed
+    dataset, notes = split_dataset(
+        dataset, clustering, val_fraction=settings.val_fraction, test_fraction=settings.test_fraction,
+        generator=np.random.default_rng(seed),
+    )  # fmt: skip
+    _say(notes, console)
+    dataset = replace(dataset, notes=(*dataset.notes, *notes))
+    return dataset, None if clustering is None else clustering.cluster_P
+
+
+def _audit(dataset: Dataset, settings: TrainSettings, console: Console) -> Audit | None:
+    """The audit that the settings ask for, its verdict said; refuse a flagged split where they are strict."""
+    if settings.audit == "none":
+        return None
+    num_searched = len(np.union1d(dataset.part("val").members_NK, dataset.part("test").members_NK))
+    is_fast = settings.audit == "fast" or (settings.audit == "auto" and num_searched > MOST_SEARCHED)
+    if is_fast and settings.audit == "auto":
+        what = f"the audit leaves out the search for relatives of {num_searched:,} validation and test proteins"
+        _say([f"{what}, which takes minutes; --audit full includes it"], console)
+    with console.status("auditing the split"):
+        found = audit(
+            dataset, tool=None if is_fast else "auto", max_residues=settings.max_residues, threads=settings.threads
+        )
+    if found.flags and settings.strict:
+        raise UserError(
+            f"{settings.data}: {found.verdict}; peftide audit tells more, peftide split makes a better split, and "
+            "without --strict this one is trained on"
+        )
+    console.print(f"audit: {found.verdict}", style="yellow" if found.flags else None, highlight=False, markup=False)
+    return found
+
+
+def _is_given(settings: TrainSettings, name: str) -> bool:
+    value = getattr(settings, name)
+    if name == "split_seed" and value == settings.seed:  # what sweeps write down
+        return False
+    return value != settings_of(TrainSettings)[name].default
+
+
+def _say(notes: Iterable[str], console: Console) -> None:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
+
+
+def data_digests(settings: TableSettings) -> dict[str, str]:
+    """SHA-256 of each file that the examples are read from, by its name."""
+    files = [settings.data] + ([settings.sequences] if settings.sequences else [])
+    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}

@@ -1,0 +1,94 @@
+"""What came of training: calibrated scores of the held-out parts, their metrics, and how these are to be judged."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from peftide.evaluation.assessment import Assessment, assess, correct
+from peftide.evaluation.baselines import held_out
+from peftide.evaluation.calibration import fit_calibration
+from peftide.evaluation.metrics import measure
+from peftide.inference.predict import prediction_columns, score_examples
+from peftide.models.property_model import PropertyModel
+from peftide.records import Dataset, SplitName
+from peftide.training.baselines import baselines_of
+from peftide.training.examples import Examples
+from peftide.training.subject import Subject
+
+HEADLINES = ("auroc", "macro_auroc", "accuracy", "macro_f1", "mcc", "pearson", "rmse", "ece")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The model with its calibration, and what it says of the held-out parts.
+
+    raw: scores before calibration; metrics and predictions (columns of a table) are of the corrected ones.
+    """
+
+    model: PropertyModel
+    raw: dict[SplitName, np.ndarray]
+    metrics: dict[str, dict[str, float]]
+    predictions: dict[str, list]
+
+
+def score_held_out(model: PropertyModel, dataset: Dataset, vectors_PD: np.ndarray, *, seed: int) -> Outcome:
+    """Score validation and test, and learn on validation how to correct the probabilities."""
+    parts = {split: dataset.part(split) for split in held_out(dataset)}
+    raw = {split: score_examples(model, vectors_PD, part.members_NK) for split, part in parts.items()}
+    if dataset.kind != "regression":
+        targets = parts["val"].targets
+        assert targets is not None
+        generator = np.random.default_rng(seed)
+        model = replace(model, calibration=fit_calibration(dataset.kind, targets, raw["val"], generator=generator))
+    metrics: dict[str, dict[str, float]] = {}
+    columns: dict[str, list] = {}
+    for split, part in parts.items():
+        scores = correct(raw[split], model.calibration)
+        assert part.targets is not None
+        metrics[split] = measure(part.kind, part.targets, scores, classes=part.classes)
+        fresh = {"split": [split] * len(part)} | prediction_columns(part, scores, model.target)
+        columns = {name: [*columns.get(name, []), *values] for name, values in fresh.items()}
+    return Outcome(model, raw, metrics, columns)
+
+
+def judge(subject: Subject, outcome: Outcome, examples: Examples, console: Console) -> Assessment:
+    """Intervals, baselines, calibration and a verdict, which is printed; see `assess`."""
+    baselines = baselines_of(subject, subject.settings.baselines, examples.baseline_scores)
+    if baselines:
+        console.print(f"comparing with {', '.join(baselines)} on the same examples ...", highlight=False)
+    found = assess(
+        subject.dataset,
+        outcome.raw,
+        outcome.model.calibration,
+        group_P=examples.group_P,
+        baselines=baselines,
+        generator=np.random.default_rng(subject.settings.seed),
+    )
+    for line in _lines(found, outcome.metrics):
+        console.print(line, highlight=False)
+    return found
+
+
+def headline(metrics: dict[str, dict[str, float]], chosen: str) -> str:
+    """The main metrics of each held-out part, the one that the model was chosen by first."""
+    lines = []
+    for split, values in metrics.items():
+        found = [f"{name} {values[name]:.4f}" for name in dict.fromkeys((chosen, *HEADLINES)) if name in values]
+        lines.append(f"{'validation' if split == 'val' else split}: {', '.join(found)}")
+    return "\n".join(lines)
+
+
+def _lines(found: Assessment, metrics: dict[str, dict[str, float]]) -> list[str]:
+    """The judged part beside its baselines, and the verdict."""
+    if found.judged is None:
+        return []
+    name = found.main_metric
+    rows: dict[str, Any] = {"this model": metrics[found.judged]}
+    rows |= {baseline: row.metrics[found.judged] for baseline, row in found.baselines.items()}
+    told = ", ".join(f"{who} {values[name]:.3f}" for who, values in rows.items() if name in values)
+    lines = [f"{found.judged} {name}: {told}"] if told else []
+    if interval := found.intervals[found.judged].get(name):
+        lines[0] += f" (this model's {interval.confidence:.0%} interval: {interval.low:.3f} to {interval.high:.3f})"
+    return [*lines, found.verdict]

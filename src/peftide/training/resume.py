@@ -1,0 +1,46 @@
+"""What tells whether an earlier run is the one that would be made now."""
+
+import json
+from collections.abc import Container, Mapping
+from dataclasses import asdict
+
+from peftide.config import TrainSettings
+
+# Where things lie and what is looked at beside the training; the files of the data are compared by their content
+NO_MATTER = frozenset(
+    {
+        *("out", "data", "sequences", "cache_dir", "cache_limit_gb", "restart", "checkpoint_minutes"),
+        *("baselines", "audit", "strict"),
+    }
+)
+
+
+def differences(
+    settings_there: Mapping[str, object],
+    digests_there: Mapping[str, str],
+    wanted: TrainSettings,
+    digests: Mapping[str, str],
+    *,
+    ignored: Container[str] = (),
+) -> list[str]:
+    """In words, each setting that an earlier run had otherwise than `wanted`, and files that have changed since.
+
+    settings_there, digests_there: as its JSON has them; digests: of the files now (see `data_digests`).
+    """
+    found = []
+    for name, value in as_json(wanted).items():
+        there = settings_there.get(name)
+        if name not in NO_MATTER and name not in ignored and there != value:
+            found.append(f"{name} is {_shown(there)} there and {_shown(value)} here")
+    if sorted(digests_there.values()) != sorted(digests.values()):
+        found.append(f"the content of {' or '.join(digests)} is another there")
+    return found
+
+
+def as_json(settings: TrainSettings) -> dict[str, object]:
+    """The settings as they come back from a JSON file."""
+    return json.loads(json.dumps(asdict(settings)))
+
+
+def _shown(value: object) -> str:
+    return "absent" if value is None else "+".join(map(str, value)) if isinstance(value, list) else str(value)
