@@ -7,14 +7,16 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from peftide.api import audit, demo, embed, evaluate, plan, predict, split, train
+    from peftide.api import audit, compare, demo, embed, evaluate, plan, predict, split, sweep, train
     from peftide.config import (
         AuditSettings,
+        CompareSettings,
         EmbedSettings,
         EvaluateSettings,
         PlanSettings,
         PredictSettings,
         SplitSettings,
+        SweepSettings,
         TrainSettings,
     )
     from peftide.errors import UserError
@@ -23,40 +25,48 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuditSettings",
+    "CompareSettings",
     "EmbedSettings",
     "EvaluateSettings",
     "PlanSettings",
     "PredictSettings",
     "SplitSettings",
+    "SweepSettings",
     "TrainSettings",
     "UserError",
     "__version__",
     "audit",
+    "compare",
     "demo",
     "embed",
     "evaluate",
     "plan",
     "predict",
     "split",
+    "sweep",
     "train",
 ]
 
 _HOMES = {
     "AuditSettings": "peftide.config",
+    "CompareSettings": "peftide.config",
     "EmbedSettings": "peftide.config",
     "EvaluateSettings": "peftide.config",
     "PlanSettings": "peftide.config",
     "PredictSettings": "peftide.config",
     "SplitSettings": "peftide.config",
+    "SweepSettings": "peftide.config",
     "TrainSettings": "peftide.config",
     "UserError": "peftide.errors",
     "audit": "peftide.api",
+    "compare": "peftide.api",
     "demo": "peftide.api",
     "embed": "peftide.api",
     "evaluate": "peftide.api",
     "plan": "peftide.api",
     "predict": "peftide.api",
     "split": "peftide.api",
+    "sweep": "peftide.api",
     "train": "peftide.api",
 }
 

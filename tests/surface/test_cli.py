@@ -14,21 +14,24 @@ from peftide.errors import UserError
 TABLE_FLAGS = """--sequences --allow-self-pairs --column-a --column-b --column-id --column-sequence --column-label
     --column-split"""
 MACHINE_FLAGS = "--device --precision --threads --token-budget --compile --cache-dir --cache-limit-gb"
+TRAINING_FLAGS = f"""{TABLE_FLAGS} {MACHINE_FLAGS} --audit --strict --split-by --split-identity --split-seed --task
+    --target --max-residues --long-proteins --val-fraction --test-fraction --head --head-width --head-dropout --pooling
+    --lora-rank --lora-alpha --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --learning-rate
+    --weight-decay --warmup-fraction --clip-norm --patience --metric --class-weights --seed --checkpoint-layers
+    --memory"""
 FLAGS = {
     "demo": "--out",
     "split": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --out --by --identity --coverage
         --val-fraction --test-fraction --negatives --search --seed --threads""",
     "audit": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --search --strict --json --threads""",
-    "train": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --audit --strict --split-by --split-identity --out --task --target
-        --max-residues --long-proteins --val-fraction --test-fraction --backbone --method --head --head-width
-        --head-dropout --pooling --lora-rank --lora-alpha --lora-dropout --lora-matrices --lora-layers
-        --epochs --batch-examples --learning-rate --weight-decay --warmup-fraction --clip-norm --patience
-        --metric --class-weights --seed --checkpoint-layers --memory""",
-    "plan": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --split-by --split-identity
+    "train": f"{TRAINING_FLAGS} --out --backbone --method --baselines --checkpoint-minutes --restart",
+    "plan": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --split-by --split-identity --split-seed
         --json --task --target --max-residues --long-proteins --val-fraction --test-fraction --head
         --head-width --head-dropout --pooling --backbones --methods --lora-rank --lora-alpha
         --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --seed
         --checkpoint-layers --memory""",
+    "compare": f"{TRAINING_FLAGS} --baselines --out --backbones --methods --seeds",
+    "sweep": f"{TRAINING_FLAGS} --out --backbone --method --vary --search --trials --keep-bundles",
     "evaluate": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out --split",
     "predict": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out",
     "report": "--out",

@@ -10,13 +10,14 @@ import peftide
 from peftide.config import TrainSettings
 from peftide.errors import UserError
 
-NAMES = """AuditSettings EmbedSettings EvaluateSettings PlanSettings PredictSettings SplitSettings TrainSettings
-    UserError __version__ audit demo embed evaluate plan predict split train"""
+NAMES = """AuditSettings CompareSettings EmbedSettings EvaluateSettings PlanSettings PredictSettings SplitSettings
+    SweepSettings TrainSettings UserError __version__ audit compare demo embed evaluate plan predict split sweep
+    train"""
 
 
 def test_the_public_names_are_these() -> None:
     assert sorted(peftide.__all__) == sorted(NAMES.split()) == dir(peftide)
-    assert len(peftide.__all__) <= 20
+    assert len(peftide.__all__) <= 24
 
 
 def test_every_public_name_is_there_under_its_own_name() -> None:

@@ -51,7 +51,9 @@ def test_a_command_of_the_documentation_is_understood_without_a_warning(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     [settings] = blocks(GUIDE, "toml")
-    Path("run.toml").write_text(settings, "utf-8")
+    for path in (Path("run.toml"), Path("runs/swept/best.toml")):  # the second is what a command before it writes
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(settings, "utf-8")
     assert parse(command.split())[2] == ()
 
 
@@ -68,7 +70,7 @@ def test_the_example_of_the_readme_trains_measures_predicts_and_embeds(
     make_example_files()
     assert [main(command.split()) for command in commands(README)] == [0, 0, 0, 0]
     assert {path.name for path in Path("runs/first").iterdir()} == {
-        *("adapter", "head.safetensors", "predictions.tsv", "run.json", "split.tsv"),
+        *("adapter", "head.safetensors", "predictions.tsv", "report.html", "run.json", "split.tsv"),
     }
     header, *rows = Path("scores.tsv").read_text("utf-8").splitlines()
     assert header.split("\t") == ["protein_a", "protein_b", "prediction", "probability"]

@@ -244,7 +244,7 @@ def test_a_threshold_moves_the_answers(trained, tmp_path):
 
 def test_numbers_and_several_labels_cannot_be_withheld(trained, tmp_path):
     for kind in ("regression", "multilabel"):
-        with pytest.raises(UserError, match="--min-confidence: a .* prediction is not one answer"):
+        with pytest.raises(UserError, match=r"--min-confidence: a .* prediction is not one answer"):
             predict(trained, kind, tmp_path / "none.tsv", min_confidence=0.9)
 
 

@@ -235,6 +235,18 @@ def test_a_failing_mmseqs_is_quoted_and_its_files_are_removed(tmp_path: Path, mo
     assert [path.name for path in tmp_path.iterdir()] == ["mmseqs"]
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="programs named by a line in a script are those of POSIX")
+def test_an_mmseqs_that_cannot_be_started_is_named_with_the_way_around_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    program = tmp_path / "mmseqs"
+    program.write_text("#!/nowhere/at/all\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError, match=r"mmseqs cannot be run .*--search builtin of peftide split and audit"):
+        cluster_sequences(["MKT", "MKV"], tool="mmseqs")
+
+
 def test_hits_of_mmseqs_are_read_joined_and_filtered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     rows = [
         "0\t0\t1.000\t1.000\t1.000\t90",

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from peftide.config import (
     AuditSettings,
+    CompareSettings,
     DemoSettings,
     EmbedSettings,
     EvaluateSettings,
@@ -17,6 +18,7 @@ from peftide.config import (
     PredictSettings,
     Setting,
     SplitSettings,
+    SweepSettings,
     TrainSettings,
     check_settings,
     load_settings,
@@ -31,6 +33,8 @@ KINDS = (
     DemoSettings,
     TrainSettings,
     PlanSettings,
+    CompareSettings,
+    SweepSettings,
     EvaluateSettings,
     PredictSettings,
     EmbedSettings,
@@ -207,7 +211,7 @@ def test_contradictory_settings_are_refused_wherever_they_come_from(tmp_path: Pa
             dataclasses.replace(MINIMAL, task="protein", column_a="x", allow_self_pairs=True),
             "column_a allow_self_pairs",
         ),
-        (dataclasses.replace(MINIMAL, column_split="fold", val_fraction=0.2), "val_fraction"),
+        (dataclasses.replace(MINIMAL, column_split="fold", val_fraction=0.2, split_seed=3), "val_fraction split_seed"),
         (
             dataclasses.replace(MINIMAL, column_split="fold", split_by="protein", split_identity=0.5),
             "split_by split_identity",
@@ -228,6 +232,12 @@ def test_contradictory_settings_are_refused_wherever_they_come_from(tmp_path: Pa
         (dataclasses.replace(MINIMAL, method="head"), ""),
         (PlanSettings(data="a", methods=("head", "full"), lora_rank=4, checkpoint_layers=True), "lora_rank"),
         (PlanSettings(data="a", methods=("lora", "full"), lora_rank=4, cache_dir="cache"), ""),
+        (
+            CompareSettings(data="a", out="b", methods=("head",), lora_rank=4, checkpoint_layers=True),
+            "lora_rank checkpoint_layers",
+        ),
+        (SweepSettings(data="a", out="b", trials=5), "trials"),
+        (SweepSettings(data="a", out="b", trials=5, search="optuna"), ""),
         (dataclasses.replace(MINIMAL, method="full", head="linear", task="protein"), ""),
     ],
 )
@@ -273,6 +283,7 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
         "target": st.sampled_from(["auto", "multilabel"]),
         "memory": st.sampled_from([None, "6GB", "500 MiB"]),
         "negatives": st.none(),  # for pairs only
+        "vary": st.sampled_from([None, ("seed=1,2", "epochs=1,2")]),
         "val_fraction": st.floats(0.01, 0.49),
         "test_fraction": st.floats(0.01, 0.49),
     }

@@ -215,9 +215,7 @@ def test_negatives_follow_positive_pairs_and_stay_within_their_part(tmp_path, la
     assert dataset.targets.tolist() == [1.0] * 200 + [0.0] * len(sampled)
 
 
-@pytest.mark.parametrize(
-    "label", ["1", "yes", "TRUE", "+", "+1", "positive", "interacting", "Y", "2", "P", "set-7"]
-)
+@pytest.mark.parametrize("label", ["1", "yes", "TRUE", "+", "+1", "positive", "interacting", "Y", "2", "P", "set-7"])
 def test_the_label_of_sampled_negatives_is_read_as_the_negative_class(tmp_path, label):
     settings = write_pairs(tmp_path, [label, negative_of(label)])
     assert read_dataset(settings).classes == (negative_of(label), label)

@@ -14,14 +14,14 @@ from torch import Tensor, nn
 
 from peftide.config.setting import COUNT, FRACTION_OR_ZERO, POSITIVE
 from peftide.errors import UserError, raise_problems
-from peftide.models.untrusted import Shape, number_problem, read_json, read_tensors, tensor_shapes
+from peftide.models.untrusted import Shape, number_problem, read_json, read_tensors, shown, tensor_shapes
 
 SETTINGS, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NUMBERS = {"r": COUNT, "lora_alpha": POSITIVE, "lora_dropout": FRACTION_OR_ZERO}
 # Told by the weights, or about where the adapter came from
-NOT_READ = frozenset(
-    "target_modules layers_to_transform layers_pattern inference_mode base_model_name_or_path revision auto_mapping "
-    "task_type peft_type peft_version".split()
+NOT_READ = (
+    *("target_modules", "layers_to_transform", "layers_pattern", "inference_mode", "task_type", "peft_type"),
+    *("base_model_name_or_path", "revision", "auto_mapping", "peft_version"),
 )
 OFF = (None, False, [], {})  # values of a setting, of a later peft perhaps, that change nothing
 MATRIX = re.compile(r"base_model\.model\.(encoder\.layer\.\d{1,4}\.[a-zA-Z.]{1,64})\.lora_[AB]\.weight")
@@ -58,7 +58,7 @@ def _read_numbers(path: Path) -> dict[str, Any]:
     """Rank, alpha and dropout; UserError where another setting would make it something else than plain LoRA."""
     document = read_json(path)
     if document.get("peft_type") != "LORA":
-        raise UserError(f"{path}: an adapter of kind {document.get('peft_type')!r:.40}; only LORA is loaded")
+        raise UserError(f"{path}: an adapter of kind {shown(document.get('peft_type'))}; only LORA is loaded")
     usual = json.loads(json.dumps(LoraConfig().to_dict()))
     problems = [f"{name} is missing" for name in NUMBERS if name not in document]
     for name, value in document.items():
@@ -66,6 +66,6 @@ def _read_numbers(path: Path) -> dict[str, Any]:
             problem = number_problem(value, NUMBERS[name], whole=name == "r")
             problems += [] if problem is None else [f"{name} {problem}"]
         elif name not in NOT_READ and value not in OFF and value != usual.get(name):
-            problems.append(f"{name!r:.60} is {value!r:.60}, which is not supported")
+            problems.append(f"{shown(name)} is {shown(value)}, which is not supported")
     raise_problems(f"{path}: no plain LoRA adapter", problems)
     return {name: document[name] for name in NUMBERS}

@@ -17,16 +17,16 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from peftide.config import Method
 from peftide.errors import UserError
-from peftide.evaluation.calibration import Calibration
 from peftide.models.adapters import base_model, load_adapter
-from peftide.models.backbones import Backbone, fingerprint, load_backbone
+from peftide.models.backbones import HUB_NAMES, SHIPPED, Backbone, fingerprint, load_backbone
+from peftide.models.bundle_facts import read_model_facts
+from peftide.models.heads import Head
 from peftide.models.property_model import HeadShape, PropertyModel, make_head
-from peftide.models.target import Target
+from peftide.models.untrusted import check_inside, read_json, read_tensors
 
 FORMAT = 1
 PARTS: dict[Method, tuple[str, ...]] = {  # by method, beside run.json
@@ -67,35 +67,65 @@ def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
     Raises UserError where the folder is no bundle, a file is missing or damaged, or the backbone is not the one that
     it was trained on.
     """
-    document = read_run(folder)
-    try:
-        facts = document["model"]
-        _check_whole(folder, facts["method"])
-        shape, target = HeadShape(**facts["head"]), _target(facts["target"])
-        backbone_name = str(folder / "backbone") if facts["method"] == "full" else facts["backbone"]
-        backbone = load_backbone(backbone_name, dtype=dtype)
-        _check_fingerprint(folder, facts, backbone)
-        network = load_adapter(backbone, folder / "adapter") if facts["method"] == "lora" else backbone.model
-        head = make_head(shape)
-        head.load_state_dict(load_file(folder / "head.safetensors"))
-        return PropertyModel(
-            task=facts["task"],
-            method=facts["method"],
-            backbone=backbone,
-            model=network.eval().requires_grad_(False),
-            head=head.eval().requires_grad_(False),
-            head_shape=shape,
-            target=target,
-            pooling=facts["pooling"],
-            max_residues=facts["max_residues"],
-            long_proteins=facts["long_proteins"],
-            calibration=None if facts["calibration"] is None else Calibration.from_json(facts["calibration"]),
-        )
-    except (KeyError, TypeError, RuntimeError, OSError, ValueError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    facts = read_model_facts(folder, read_run(folder))
+    _check_whole(folder, facts.method)
+    check_inside(folder, ("run.json", *PARTS[facts.method]))
+    if facts.method == "full":
+        backbone = load_backbone(str(folder / "backbone"), dtype=dtype)
+    else:
+        backbone = _load_named_backbone(folder, facts.backbone, dtype)
+    _check_fingerprint(folder, facts.backbone_fingerprint, backbone)
+    if facts.head.width != backbone.width:
         raise UserError(
-            f"{folder}: this bundle is incomplete or damaged ({type(error).__name__}: {reason}); train it again"
+            f"{folder}: its head takes vectors of {facts.head.width:,} numbers, and those of backbone "
+            f"{backbone.name} have {backbone.width:,}"
+        )
+    network = load_adapter(backbone, folder / "adapter") if facts.method == "lora" else backbone.model
+    return PropertyModel(
+        task=facts.task,
+        method=facts.method,
+        backbone=backbone,
+        model=network.eval().requires_grad_(False),
+        head=_load_head(folder / "head.safetensors", facts.head),
+        head_shape=facts.head,
+        target=facts.target,
+        pooling=facts.pooling,
+        max_residues=facts.max_residues,
+        long_proteins=facts.long_proteins,
+        calibration=facts.calibration,
+    )
+
+
+def _load_named_backbone(folder: Path, name: str, dtype: torch.dtype) -> Backbone:
+    """The backbone that a bundle names: one that peftide knows, a folder by its full path, or one fetched before.
+
+    A stranger's bundle shall not make this machine fetch whatever it likes.
+    """
+    is_known = name == SHIPPED or name.lower() in HUB_NAMES or name in HUB_NAMES.values()
+    if is_known or Path(name).is_absolute():
+        return load_backbone(name, dtype=dtype)
+    if Path(name).is_dir():
+        raise UserError(
+            f"{folder}: it names the folder {name} as its backbone, and not by the full path: train it again"
+        )
+    try:
+        return load_backbone(name, dtype=dtype, may_fetch=False)
+    except UserError as error:
+        raise UserError(
+            f"{folder}: its backbone {name} is none that peftide knows, so it is not fetched unasked; if you trust it: "
+            f"hf download {name} config.json vocab.txt model.safetensors ({error})"
         ) from error
+
+
+def _load_head(path: Path, shape: HeadShape) -> Head:
+    with torch.device("meta"):
+        wanted = {name: tuple(tensor.shape) for name, tensor in make_head(shape).state_dict().items()}
+    tensors = read_tensors(path, wanted)
+    if not bool((tensors["scale_D"] > 0).all()):
+        raise UserError(f"{path}: scale_D must be positive, for vectors are divided by it")
+    head = make_head(shape)
+    head.load_state_dict(tensors)
+    return head.eval().requires_grad_(False)
 
 
 def read_run(folder: Path) -> dict[str, Any]:
@@ -104,11 +134,8 @@ def read_run(folder: Path) -> dict[str, Any]:
     if not path.is_file():
         what = "has no run.json, so it is not a finished bundle" if folder.is_dir() else "is not a folder"
         raise UserError(f"{folder}: {what}; give the folder that `peftide train --out` wrote")
-    try:
-        document = json.loads(path.read_text("utf-8"))
-    except ValueError as error:
-        raise UserError(f"{path}: not valid JSON ({error}); the bundle is damaged, train it again") from error
-    if not isinstance(document, dict) or document.get("format") != FORMAT:
+    document = read_json(path)
+    if document.get("format") != FORMAT:
         raise UserError(f"{path}: not a run of this version of peftide (format {FORMAT}); train it again or upgrade")
     return document
 
@@ -129,8 +156,12 @@ def _remove_earlier(folder: Path) -> None:
 
 def was_trained_on(folder: Path, data: Path) -> bool:
     """Whether a table is, byte for byte, the one that the bundle was trained on."""
-    known = read_run(folder).get("data", {}).get("sha256", {}).values()
-    return hashlib.sha256(data.read_bytes()).hexdigest() in known
+    about_data = read_run(folder).get("data")
+    digests = about_data.get("sha256") if isinstance(about_data, dict) else None
+    if not isinstance(digests, dict):
+        return False
+    with open(data, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest() in digests.values()
 
 
 def save_backbone(backbone: Backbone, model: torch.nn.Module, folder: Path) -> None:
@@ -166,22 +197,11 @@ def _description(model: PropertyModel) -> dict[str, Any]:
     }
 
 
-def _target(facts: dict[str, Any]) -> Target:
-    weights = facts["class_weights"]
-    return Target(
-        kind=facts["kind"],
-        classes=tuple(facts["classes"]),
-        class_weights=None if weights is None else tuple(weights),
-        center=facts["center"],
-        scale=facts["scale"],
-    )
-
-
-def _check_fingerprint(folder: Path, facts: dict[str, Any], backbone: Backbone) -> None:
-    if backbone.fingerprint != facts["backbone_fingerprint"]:
+def _check_fingerprint(folder: Path, trained_on: str, backbone: Backbone) -> None:
+    if backbone.fingerprint != trained_on:
         raise UserError(
             f"{folder}: it was trained on other weights than those of backbone {backbone.name} here "
-            f"({facts['backbone_fingerprint'][:8]}, not {backbone.fingerprint[:8]}); get the same checkpoint"
+            f"({trained_on[:8]}, not {backbone.fingerprint[:8]}); get the same checkpoint"
         )
 
 

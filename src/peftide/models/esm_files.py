@@ -21,6 +21,7 @@ from peftide.models.untrusted import (
     load_tensors,
     number_problem,
     read_json,
+    shown,
     tensor_shapes,
 )
 
@@ -59,7 +60,7 @@ def esm_config(path: Path) -> EsmConfig:
     document = read_json(path)
     model_type, position = document.get("model_type"), document.get("position_embedding_type")
     if model_type != "esm" or position != "rotary":
-        raise UserError(f"{path}: a model of type {model_type!r} with {position!r} positions, not ESM-2")
+        raise UserError(f"{path}: a model of type {shown(model_type)} with {shown(position)} positions, not ESM-2")
     given = {name: document[name] for name in (*SIZES, *NUMBERS, *FLAGS) if document.get(name) is not None}
     problems = [f"{name} is missing" for name in NEEDED if name not in given]
     problems += [f"{name} is set, so it is no encoder" for name in OTHER_KINDS if document.get(name)]
@@ -75,7 +76,7 @@ def esm_config(path: Path) -> EsmConfig:
 
 def _problem(name: str, value: object) -> str | None:
     if name in FLAGS:
-        return None if isinstance(value, bool) else f"must be true or false, not {value!r:.40}"
+        return None if isinstance(value, bool) else f"must be true or false, not {shown(value)}"
     return number_problem(value, SIZES.get(name) or NUMBERS[name], whole=name in SIZES)
 
 

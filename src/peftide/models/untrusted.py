@@ -33,7 +33,12 @@ def number_problem(value: object, within: Interval, *, whole: bool) -> str | Non
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if is_number and value in within and (isinstance(value, int) or not whole):
         return None
-    return f"must be a {'whole ' * whole}number {within}, not {value!r:.40}"
+    return f"must be a {'whole ' * whole}number {within}, not {shown(value)}"
+
+
+def shown(value: object) -> str:
+    """A value of JSON for a message, cut when long."""
+    return f"{value!r:.60}" if value is None or isinstance(value, str | int | float) else f"a {type(value).__name__}"
 
 
 def check_inside(folder: Path, names: Iterable[str]) -> None:
@@ -77,11 +82,11 @@ def tensor_shapes(path: Path) -> dict[str, Shape]:
     """
     _check_header_length(path)
     try:
-        with safe_open(path, "pt") as file:
+        with safe_open(path, "np") as file:  # which maps the file for reading alone, whatever its length
             slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
             kinds = {name: part.get_dtype() for name, part in slices.items()}
             shapes = {name: tuple(part.get_shape()) for name, part in slices.items()}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{path}: no whole safetensors file ({error}); get it again") from error
     wrong = [f"{name} holds {kind}" for name, kind in kinds.items() if kind not in ITEM_BYTES]
     raise_problems(f"{path}: weights are kept as {', '.join(ITEM_BYTES)}", wrong)
@@ -118,6 +123,7 @@ def read_tensors(path: Path, wanted: Mapping[str, Shape]) -> dict[str, Tensor]:
     check_shapes(path, found, wanted)
     if unknown := sorted(found.keys() - wanted.keys()):
         raise UserError(f"{path}: holds tensors that do not belong there: {_listed(unknown)}")
+    check_memory(str(path), wanted.values(), torch.float32)
     return load_tensors(path, wanted)
 
 
@@ -126,7 +132,7 @@ def load_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
     try:
         with safe_open(path, "pt") as file:
             tensors = {name: file.get_tensor(name) for name in names}
-    except (SafetensorError, OSError, ValueError) as error:
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise UserError(f"{path}: no whole safetensors file ({error}); get it again") from error
     bad = [name for name, tensor in tensors.items() if not is_finite(tensor)]
     if bad:

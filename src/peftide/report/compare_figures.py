@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from matplotlib.axes import Axes
-from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+from matplotlib.ticker import NullLocator
 
 from peftide.evaluation.compared import MethodComparison
 from peftide.report.charts import INK, PAPER, SERIES, draw
@@ -26,7 +26,7 @@ def quality_chart(comparison: MethodComparison, names: Sequence[str]) -> str:
             axis.plot([found.estimate], [row], "o", color=BLUE, markersize=9, markeredgecolor=PAPER)
             runs = [run.metrics for run in comparison.runs if run.variant == method.variant and run.metrics is not None]
             seeds = [metrics["test"][metric] for metrics in runs]
-            axis.plot(seeds, [row + SEEDS_BELOW] * len(seeds), "o", color=ORANGE, markersize=4.5, markeredgecolor=PAPER)
+            axis.plot(seeds, [row + SEEDS_BELOW] * len(seeds), "o", color=ORANGE, markersize=6, markeredgecolor=PAPER)
         first = len(comparison.methods)
         values = list(comparison.baselines.values())
         axis.plot(values, range(first, first + len(values)), "o", color=GREY, markersize=8, markeredgecolor=PAPER)
@@ -58,9 +58,8 @@ def cost_chart(comparison: MethodComparison, names: Sequence[str]) -> str:
                 axis.annotate(
                     text, (value, row), xytext=(0, 7), textcoords="offset points", ha="center", fontsize=8, color=INK
                 )
-            axis.xaxis.set_major_locator(LogLocator(numticks=4))
-            axis.xaxis.set_major_formatter(StrMethodFormatter("{x:,.4g}"))
-            axis.xaxis.set_minor_formatter(NullFormatter())
+            axis.xaxis.set_major_locator(NullLocator())  # the numbers stand at the dots
+            axis.xaxis.set_minor_locator(NullLocator())
             axis.set_title(title)
             _name_rows(axis, names)
             axis.tick_params(axis="y", labelleft=axis is axes[0])

@@ -7,14 +7,6 @@ from peftide.report.command_line import command_line
 from peftide.report.facts import RunFacts
 from peftide.report.wording import count_of, duration, glossary, predictor_words
 
-HARDWARE = ("device", "device_name", "precision", "threads", "cpu_cores")
-HARDWARE_WORDS = {
-    "device_name": "device",
-    "cpu_cores": "CPU cores",
-    "precision": "arithmetic",
-    "threads": "CPU threads",
-}
-
 
 def cost_section(facts: RunFacts) -> Section:
     """Parameters, time, memory, device; the baselines' time."""

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
 from peftide.evaluation.robustness import Effect, SweepResult, value_text
 from peftide.report.charts import INK, MUTED, PAPER, SERIES, draw
@@ -61,6 +62,8 @@ def _along_numbers(axis: Axes, settings: Sequence[Any]) -> tuple[np.ndarray, lis
     position_N = np.array(settings, dtype=np.float64)
     if position_N.min() > 0 and position_N.max() >= 10 * position_N.min():
         axis.set_xscale("log")
+        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
     quarters = [rows for rows in np.array_split(np.argsort(position_N, kind="stable"), 4) if len(rows)]
     return position_N, [(rows, position_N[rows].min(), position_N[rows].max()) for rows in quarters]
 

@@ -67,7 +67,7 @@ MEANINGS = {
 GENERAL_MEANINGS = (
     ("training, validation, test", "The model learns from the first, its best epoch is chosen on the second, and the "
      "third is what it is judged by."),
-    ("interval", "95 % interval by the bootstrap: proteins (not pairs) are drawn again and again with replacement. A "
+    ("interval", "95 % interval by the bootstrap: proteins or families (not pairs) are drawn again and again. A "
      "model tried on other proteins of the same kind would mostly land within."),
     ("baseline", "A simple predictor on the same split. A language model is worth its cost only where it beats them."),
     ("leakage", "Test proteins, or close relatives of them, are also in training: the score then measures memory."),

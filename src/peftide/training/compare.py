@@ -32,7 +32,7 @@ from peftide.training.compare_table import comparison_columns, cost_table, quali
 from peftide.training.examples import Examples, data_digests, read_examples
 from peftide.training.loop import INTERRUPTED
 from peftide.training.plan_table import TABLE_WIDTH
-from peftide.training.resident import give_back, keep_freed
+from peftide.training.resident import give_back, keep_freed, quick_collections
 from peftide.training.resume import differences
 from peftide.training.run import make_folder, run_training
 from peftide.training.subject import schedule_of
@@ -54,7 +54,8 @@ def run_compare(settings: CompareSettings, console: Console) -> MethodComparison
     digests = data_digests(settings)
     _check_earlier(planned, digests)
     machine = choose_machine(settings.device, settings.precision, settings.threads)
-    failures = _train_missing(planned, examples, machine, console)
+    with quick_collections():
+        failures = _train_missing(planned, examples, machine, console)
     comparison = _read_results(planned, failures, examples, metric=metric, seed=settings.seed)
     document = asdict(comparison) | {
         "settings": asdict(settings),
@@ -116,7 +117,7 @@ def _check_earlier(planned: Sequence[TrainSettings], digests: Mapping[str, str])
     for settings in planned:
         if (facts := _finished(Path(settings.out))) is not None:
             found = differences(facts.settings, facts.data.sha256, settings, digests)
-            problems += [f"{settings.out}: {difference}" for difference in found]
+            problems += [f"{settings.out}: {difference}" for difference in found.values()]
     raise_problems("earlier runs in this folder were made otherwise; give another --out, or remove them", problems)
 
 

@@ -40,13 +40,13 @@ TASKS = (
         DataSettings(
             data=str(DEMO_DATA / "ppi_pairs.tsv"), sequences=str(DEMO_DATA / "ppi_proteins.fasta.gz"), task="pair"
         ),
-        {"head": HEAD, "lora": {"epochs": 1}},
+        {"head": HEAD, "lora": {"epochs": 1, "baselines": "quick"}},
     ),
     DemoTask(
         "oligomer",
         "Does a human protein assemble with copies of itself, or as a subunit of a complex of different proteins?",
         DataSettings(data=str(DEMO_DATA / "oligomer.tsv.gz"), task="protein", target="multiclass"),
-        {"head": HEAD, "lora": {"epochs": 2, "batch_examples": 32}},
+        {"head": HEAD, "lora": {"epochs": 2, "batch_examples": 32, "baselines": "quick"}},
     ),
 )
 

@@ -22,18 +22,18 @@ def differences(
     digests: Mapping[str, str],
     *,
     ignored: Container[str] = (),
-) -> list[str]:
-    """In words, each setting that an earlier run had otherwise than `wanted`, and files that have changed since.
+) -> dict[str, str]:
+    """In words, each setting that an earlier run had otherwise than `wanted`, by name, and files changed since.
 
     settings_there, digests_there: as its JSON has them; digests: of the files now (see `data_digests`).
     """
-    found = []
+    found = {}
     for name, value in as_json(wanted).items():
         there = settings_there.get(name)
         if name not in NO_MATTER and name not in ignored and there != value:
-            found.append(f"{name} is {_shown(there)} there and {_shown(value)} here")
+            found[name] = f"{name} is {_shown(there)} there and {_shown(value)} here"
     if sorted(digests_there.values()) != sorted(digests.values()):
-        found.append(f"the content of {' or '.join(digests)} is another there")
+        found["data"] = f"the content of {' or '.join(digests)} is another there"
     return found
 
 

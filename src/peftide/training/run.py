@@ -22,6 +22,7 @@ from peftide.models.backbones import Backbone
 from peftide.models.bundle import add_to_run, save_bundle
 from peftide.models.machine import Machine, choose_machine, describe, peak_memory_bytes
 from peftide.records import SPLITS, Dataset
+from peftide.report.run_report import write_report
 from peftide.training.advice import what_would_fit
 from peftide.training.build import hold_on_device, standardize
 from peftide.training.checkpoint import Checkpoints, unfinished_run
@@ -64,7 +65,7 @@ def run_training(settings: TrainSettings, console: Console, examples: Examples |
         {"settings": asdict(settings), "sha256": digests},
         interval_seconds=60 * settings.checkpoint_minutes,
         restart=settings.restart,
-        differences=lambda kept: differences(kept["settings"], kept["sha256"], settings, digests),
+        differences=lambda kept: list(differences(kept["settings"], kept["sha256"], settings, digests).values()),
     ) as checkpoints:
         console.print(_plan_line(subject), highlight=False)
         started = time.perf_counter()
@@ -81,7 +82,8 @@ def run_training(settings: TrainSettings, console: Console, examples: Examples |
             write_table(folder / "predictions.tsv", outcome.predictions)
         assessment = judge(subject, outcome, examples, console)
         add_to_run(folder, {"assessment": assessment.to_json()})
-    console.print(f"bundle written to {folder}", highlight=False)
+        write_report(folder)
+    console.print(f"bundle written to {folder}; report.html in it tells of it", highlight=False)
     return Run(folder, outcome.metrics, subject.model.num_trained, seconds, peak, assessment)
 
 

@@ -19,6 +19,7 @@ from peftide.report.page import write_page
 from peftide.report.sweep_page import sweep_page
 from peftide.training.examples import data_digests, read_examples
 from peftide.training.plan_table import duration
+from peftide.training.resident import quick_collections
 from peftide.training.resume import differences
 from peftide.training.run import make_folder
 from peftide.training.search import search_grid, search_optuna
@@ -90,7 +91,8 @@ def run_sweep(settings: SweepSettings, console: Console) -> SweepResult:
     bench = Bench(dataset, machine, digests, folder, settings.keep_bundles)
     progress = Progress(settings, bench, metric, console, earlier)
     console.print(f"varied: {'; '.join(varied(settings))}", highlight=False)
-    _search(progress, variations)
+    with quick_collections():
+        _search(progress, variations)
     stored = list(progress.tried.values())
     trials = [one.trial for one in stored]
     if all(trial.state != "finished" for trial in trials):
@@ -130,12 +132,10 @@ def _check_earlier(
     varied: more values of a setting may be added.
     """
     names = {one.name for one in variations}
-    problems = {
-        difference
-        for stored in earlier.values()
-        for difference in differences(stored.settings, stored.sha256, base, digests, ignored=names)
-    }
-    raise_problems("earlier trials in this folder were made otherwise; give another --out", sorted(problems))
+    problems: dict[str, str] = {}  # one of each setting
+    for stored in earlier.values():
+        problems |= differences(stored.settings, stored.sha256, base, digests, ignored=names)
+    raise_problems("earlier trials in this folder were made otherwise; give another --out", list(problems.values()))
 
 
 def _search(progress: Progress, variations: Sequence[Variation]) -> None:
