@@ -16,10 +16,10 @@ demo: $(INSTALLED)  ## train, evaluate and predict on the shipped data, beside a
 	.venv/bin/peftide demo
 
 test: $(INSTALLED)  ## run every test
-	.venv/bin/python -m pytest
+	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest
 
 test-quick: $(INSTALLED)  ## run the tests that are not marked slow
-	.venv/bin/python -m pytest -m "not slow"
+	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest -m "not slow"
 
 check: $(INSTALLED)  ## format, lint, types, import layers, generated documentation
 	.venv/bin/ruff format --check .

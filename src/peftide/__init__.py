@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from peftide.api import audit, compare, demo, embed, evaluate, plan, predict, split, sweep, train
+    from peftide.api import audit, compare, demo, embed, evaluate, plan, predict, screen, split, sweep, train
     from peftide.config import (
         AuditSettings,
         CompareSettings,
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
         EvaluateSettings,
         PlanSettings,
         PredictSettings,
+        ScreenSettings,
         SplitSettings,
         SweepSettings,
         TrainSettings,
@@ -30,6 +31,7 @@ __all__ = [
     "EvaluateSettings",
     "PlanSettings",
     "PredictSettings",
+    "ScreenSettings",
     "SplitSettings",
     "SweepSettings",
     "TrainSettings",
@@ -42,6 +44,7 @@ __all__ = [
     "evaluate",
     "plan",
     "predict",
+    "screen",
     "split",
     "sweep",
     "train",
@@ -54,6 +57,7 @@ _HOMES = {
     "EvaluateSettings": "peftide.config",
     "PlanSettings": "peftide.config",
     "PredictSettings": "peftide.config",
+    "ScreenSettings": "peftide.config",
     "SplitSettings": "peftide.config",
     "SweepSettings": "peftide.config",
     "TrainSettings": "peftide.config",
@@ -65,6 +69,7 @@ _HOMES = {
     "evaluate": "peftide.api",
     "plan": "peftide.api",
     "predict": "peftide.api",
+    "screen": "peftide.api",
     "split": "peftide.api",
     "sweep": "peftide.api",
     "train": "peftide.api",

@@ -1,6 +1,5 @@
 """The table of contents of the product: what every command does, in a few lines each."""
 
-import json
 import os
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
@@ -15,11 +14,13 @@ from peftide.config import (
     CompareSettings,
     DataSettings,
     DemoSettings,
+    DoctorSettings,
     EmbedSettings,
     EvaluateSettings,
     PlanSettings,
     PredictSettings,
     ReportSettings,
+    ScreenSettings,
     SplitSettings,
     SweepSettings,
     TrainSettings,
@@ -32,7 +33,14 @@ from peftide.data.lenient import read_leniently
 from peftide.data.proteins import read_proteins
 from peftide.data.split_report import SplitReport, render_split
 from peftide.data.split_table import split_table
-from peftide.data.writers import check_table_path, write_json, write_table
+from peftide.data.writers import (
+    check_folder_place,
+    check_place,
+    check_table_path,
+    make_folder,
+    write_json,
+    write_table,
+)
 from peftide.errors import UserError
 from peftide.evaluation.assessment import num_replicates
 from peftide.evaluation.compared import MethodComparison
@@ -45,6 +53,7 @@ from peftide.inference.encoder import Encoder
 from peftide.inference.encoding_progress import encoding_progress
 from peftide.inference.predict import prediction_columns
 from peftide.inference.score import inference_budget, load_for_inference, score_dataset
+from peftide.inference.screen import Screen, run_screen
 from peftide.inference.write_embeddings import check_embedding_path, write_embeddings
 from peftide.models.backbones import load_backbone
 from peftide.models.bundle import was_trained_on
@@ -55,6 +64,7 @@ from peftide.records import Dataset, Proteins
 from peftide.report.run_report import write_report
 from peftide.training.compare import run_compare
 from peftide.training.demo import run_demo
+from peftide.training.doctor import Check, run_doctor
 from peftide.training.examples import data_digests
 from peftide.training.plan import Plan, run_plan
 from peftide.training.run import Run, run_training
@@ -77,15 +87,16 @@ def split(settings: SplitSettings) -> SplitReport:
     Raises UserError for whatever the user can mend: data, settings, classes too small to be in every part.
     """
     console, out = _console(), Path(settings.out)
+    beside = (out.with_suffix("") if out.suffix == ".gz" else out).with_suffix(".report.json")
     check_table_path(out)
-    if out.exists() and out.samefile(settings.data):
+    check_place(beside)
+    if out.exists() and os.path.exists(settings.data) and out.samefile(settings.data):
         raise UserError(f"--out {out}: is the table to be split; name another file")
     with console.status("reading, looking for similar proteins, splitting"):
         done = split_table(settings)
     for note in done.report.notes:
         console.print(f"note: {note}", highlight=False)
     write_table(out, done.columns)
-    beside = (out.with_suffix("") if out.suffix == ".gz" else out).with_suffix(".report.json")
     origin = {"settings": asdict(settings), "data": {"sha256": data_digests(settings)}}
     write_json(beside, asdict(done.report) | origin)
     console.print(render_split(done.report), highlight=False)
@@ -99,6 +110,8 @@ def audit(settings: AuditSettings) -> Audit:
     Raises UserError for what hinders even that: files that cannot be read, a table without splits.
     """
     console = _console()
+    if settings.json is not None:
+        check_place(settings.json)
     dataset, refused = read_leniently(settings)
     for note in dataset.notes:
         console.print(f"note: {note}", highlight=False)
@@ -139,6 +152,8 @@ def sweep(settings: SweepSettings) -> SweepResult:
 def evaluate(settings: EvaluateSettings) -> Evaluation:
     """Score labelled examples with a bundle; print the metrics and, with `out`, write them and the predictions."""
     console = _console()
+    if settings.out is not None:
+        check_folder_place(settings.out)
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
     dataset = _read_for(model, settings, console, labelled=True)
     if settings.split != "all" and dataset.split_N is not None:
@@ -167,17 +182,17 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         within = f"  ({known.confidence:.0%} interval {known.low:.4f} to {known.high:.4f})" if known else ""
         console.print(f"{name:26s} {value:.4f}{within}" if known else f"{name:26s} {value}", highlight=False)
     if settings.out is not None:
-        folder = Path(settings.out)
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = make_folder(settings.out)
         write_table(str(folder / "predictions.tsv"), result.predictions)
         document = {"metrics": metrics, "intervals": {name: asdict(found) for name, found in intervals.items()}}
-        _write_json(folder / "metrics.json", document | {"classes": classes, "settings": asdict(settings)})
+        write_json(folder / "metrics.json", document | {"classes": classes, "settings": asdict(settings)})
     return result
 
 
 def predict(settings: PredictSettings) -> dict[str, list]:
     """Score examples with a bundle, in the order of the input; write and return the table's columns."""
     console = _console()
+    check_table_path(settings.out)
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
     if settings.min_confidence is not None and model.target.kind not in ("binary", "multiclass"):
         raise UserError(
@@ -192,6 +207,11 @@ def predict(settings: PredictSettings) -> dict[str, list]:
     abstained = "" if settings.min_confidence is None else f" ({columns['prediction'].count(''):,} without an answer)"
     console.print(f"{len(dataset):,} predictions written to {settings.out}{abstained}", highlight=False)
     return columns
+
+
+def screen(settings: ScreenSettings) -> Screen:
+    """Score all pairs of a proteome, or of two sets of proteins, and write the likeliest; go on where it stopped."""
+    return run_screen(settings, _console())
 
 
 def embed(settings: EmbedSettings) -> Path:
@@ -229,6 +249,11 @@ def report(settings: ReportSettings) -> Path:
     return path
 
 
+def doctor(settings: DoctorSettings) -> tuple[Check, ...]:
+    """Check this machine, and a model on it: a new one, or that of a bundle; a line for each check."""
+    return run_doctor(settings, _console())
+
+
 def demo(settings: DemoSettings) -> dict[str, Any]:
     """Run the two flagship tasks on the shipped data; return (and write) the summary."""
     return run_demo(settings.out, _console())
@@ -249,7 +274,7 @@ def _encoder_of(settings: EmbedSettings, proteins: Proteins) -> tuple[Encoder, l
 
 
 def _console() -> Console:
-    return Console(soft_wrap=True)
+    return Console(soft_wrap=True, markup=False, emoji=False)  # what is printed comes from files and names
 
 
 def _read_for(
@@ -269,9 +294,3 @@ def _read_for(
     for note in dataset.notes:
         console.print(f"note: {note}", highlight=False)
     return dataset
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    fresh.write_text(json.dumps(document, indent=2), "utf-8")
-    os.replace(fresh, path)

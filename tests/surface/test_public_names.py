@@ -10,9 +10,9 @@ import peftide
 from peftide.config import TrainSettings
 from peftide.errors import UserError
 
-NAMES = """AuditSettings CompareSettings EmbedSettings EvaluateSettings PlanSettings PredictSettings SplitSettings
-    SweepSettings TrainSettings UserError __version__ audit compare demo embed evaluate plan predict split sweep
-    train"""
+NAMES = """AuditSettings CompareSettings EmbedSettings EvaluateSettings PlanSettings PredictSettings ScreenSettings
+    SplitSettings SweepSettings TrainSettings UserError __version__ audit compare demo embed evaluate plan predict
+    screen split sweep train"""
 
 
 def test_the_public_names_are_these() -> None:

@@ -209,6 +209,16 @@ def test_a_changed_setting_or_file_is_refused_with_what_differs(tmp_path, esm_fo
         run(settings)
 
 
+def test_a_setting_that_a_method_ignores_may_change(tmp_path, esm_folder):
+    settings = settings_for(tmp_path, esm_folder, methods=("head",), seeds=1, baselines="none")
+    run(settings)
+    assert "finished earlier" in run(replace(settings, methods=("head", "lora"), lora_rank=2))[1]
+
+
+def test_a_split_column_is_not_said_to_overrule_a_seed_that_nobody_gave(compared):
+    assert "is ignored" not in compared[2]
+
+
 def test_where_the_files_lie_does_not_matter(tmp_path, esm_folder, monkeypatch):
     settings = settings_for(tmp_path, esm_folder, methods=("head",), seeds=1, baselines="none")
     run(settings)

@@ -139,7 +139,7 @@ WRONG_FACTS = [
     ("model.head.width", 10**12, "head: width must be a whole number"),
     ("model.head.width", 49, "49 numbers, and those of backbone"),
     ("model.head.hidden_width", 10**12, "head: hidden_width must be a whole number"),
-    ("model.head.hidden_width", 10**7, "has shape"),
+    ("model.head.hidden_width", 10**5, "has shape"),
     ("model.head.hidden_width", 16.0, "head: hidden_width must be a whole number"),
     ("model.head.num_outputs", 10**9, "head: num_outputs must be a whole number"),
     ("model.head.num_outputs", 2, "2 output(s), and a binary target"),

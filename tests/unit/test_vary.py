@@ -123,6 +123,7 @@ def test_a_trial_has_the_settings_of_the_sweep_and_its_split() -> None:
     settings = sweep("--epochs 3 --seed 5 --vary lora_rank=1,4")
     trial = trial_settings(settings, {"lora_rank": 4, "seed": 9}, out="x")
     assert trial == TrainSettings(data="d", out="x", epochs=3, lora_rank=4, seed=9, split_seed=5)
+    assert trial_settings(settings, {"lora_rank": 4}, out="x").split_seed is None
     given = trial_settings(sweep("--seed 5 --split-seed 2"), {"seed": 9}, out="x")
     assert (given.seed, given.split_seed) == (9, 2)
 

@@ -7,6 +7,7 @@ from peftide.config.commands import (
     CompareSettings,
     CostSettings,
     DataSettings,
+    DoctorSettings,
     EmbedSettings,
     FractionSettings,
     MachineSettings,
@@ -39,7 +40,7 @@ def check_settings(settings: Settings) -> tuple[str, ...]:
     raise_problems(CANNOT_USE, [f"{name}: {problem}" for name, problem in found or contradictions(settings)])
     return tuple(
         f"{name} is ignored: {reason}"
-        for name, reason in _without_effect(settings)
+        for name, reason in without_effect(settings)
         if values[name] != known[name].default
     )
 
@@ -72,18 +73,21 @@ def _unfit_to_vary(settings: SweepSettings) -> Iterator[Finding]:
     seen: set[Finding] = set()
     for values in combinations(variations):
         trial = trial_settings(settings, values, out=settings.out)
-        found = [(name, f"has no effect: {reason}") for name, reason in _without_effect(trial)]
+        found = [(name, f"has no effect: {reason}") for name, reason in without_effect(trial)]
         fresh = {(name, why) for name, why in [*found, *contradictions(trial)] if name in values} - seen
         where = ", ".join(f"{name}={text_of(value)}" for name, value in values.items())
         yield from (("vary", f"{name} {why} ({where})") for name, why in sorted(fresh))
         seen |= fresh
 
 
-def _without_effect(settings: Settings) -> Iterator[Finding]:
+def without_effect(settings: Settings) -> Iterator[Finding]:
+    """Settings that a command would ignore, whatever their values, and why."""
     if isinstance(settings, MachineSettings) and settings.cache_limit_gb == 0:
         yield "cache_dir", "cache_limit_gb is 0, so there is no cache"
     if isinstance(settings, EmbedSettings):
         yield from _embed_without_effect(settings)
+    if isinstance(settings, DoctorSettings) and settings.bundle is not None:
+        yield "backbone", "the bundle names its own"
     if isinstance(settings, DataSettings) and settings.task != "pair":
         for name in ("column_a", "column_b", "allow_self_pairs"):
             yield name, f"task is {settings.task}, not pair"

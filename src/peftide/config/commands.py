@@ -3,7 +3,17 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from peftide.config.setting import COUNT, FRACTION, FRACTION_OR_ZERO, NOT_NEGATIVE, POSITIVE, SEED, setting
+from peftide.config.setting import (
+    COUNT,
+    FRACTION,
+    FRACTION_OR_ZERO,
+    NOT_NEGATIVE,
+    NUM_THREADS,
+    POSITIVE,
+    SEED,
+    WIDTH,
+    setting,
+)
 from peftide.records import TargetKind, Task
 
 Method = Literal["head", "lora", "full"]
@@ -83,7 +93,9 @@ class MachineSettings:
         default="auto",
         group="machine",
     )
-    threads: int | None = setting("CPU threads; all cores when absent", default=None, group="machine", within=COUNT)
+    threads: int | None = setting(
+        "CPU threads; all cores when absent", default=None, group="machine", within=NUM_THREADS
+    )
     token_budget: int | None = setting(
         "tokens encoded at once; chosen by device and memory when absent", default=None, group="machine", within=COUNT
     )
@@ -107,12 +119,12 @@ class CostSettings(MachineSettings, FractionSettings, DataSettings):
         default="mlp",
         group="model",
     )
-    head_width: int = setting("hidden units of the mlp head", default=512, group="model", within=COUNT)
+    head_width: int = setting("hidden units of the mlp head", default=512, group="model", within=WIDTH)
     head_dropout: float = setting("dropout in the mlp head", default=0.1, group="model", within=FRACTION_OR_ZERO)
     pooling: Literal["mean", "cls"] = setting(
         "protein vector: mean over its residues, or the <cls> token", default="mean", group="model"
     )
-    lora_rank: int = setting("rank r of the LoRA matrices (the paper's 8)", default=8, group="lora", within=COUNT)
+    lora_rank: int = setting("rank r of the LoRA matrices (the paper's 8)", default=8, group="lora", within=WIDTH)
     lora_alpha: float = setting(
         "LoRA scale: the update is multiplied by alpha / r (the paper's 32)",
         default=32.0,
@@ -263,7 +275,7 @@ class SplitSettings(FractionSettings, DataSettings):
     )
     seed: int = setting("seed of split and sampling", default=0, group="run", within=SEED)
     threads: int | None = setting(
-        "CPU threads of the search; all cores when absent", default=None, group="machine", within=COUNT
+        "CPU threads of the search; all cores when absent", default=None, group="machine", within=NUM_THREADS
     )
 
 
@@ -279,7 +291,7 @@ class AuditSettings(DataSettings):
     strict: bool = setting("exit with 1 where the split is flagged", default=False, group="run")
     json: str | None = setting("file for the audit as JSON", default=None, group="run")
     threads: int | None = setting(
-        "CPU threads of the search; all cores when absent", default=None, group="machine", within=COUNT
+        "CPU threads of the search; all cores when absent", default=None, group="machine", within=NUM_THREADS
     )
 
 
@@ -374,6 +386,41 @@ class PredictSettings(MachineSettings, TableSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ScreenSettings(MachineSettings):
+    """Everything that `peftide screen` can be told."""
+
+    bundle: str = setting("folder that `peftide train` wrote, of task pair", group="run")
+    data: str = setting("FASTA or table of proteins: all pairs of these are scored", group="data")
+    against: str | None = setting(
+        "FASTA or table of other proteins: all pairs of one of DATA and one of these instead",
+        default=None,
+        group="data",
+    )
+    out: str = setting("file to write: .parquet", group="run")
+    top_k: int | None = setting(
+        "keep the likeliest partners of each protein of DATA, so many, with their ranks",
+        default=None,
+        group="run",
+        within=COUNT,
+    )
+    min_probability: float | None = setting(
+        "keep pairs of this calibrated probability or more; every pair when neither this nor top_k is given",
+        default=None,
+        group="run",
+        within=FRACTION,
+    )
+    self_pairs: bool = setting("pair each protein with itself too (homodimers)", default=False, group="data")
+    exact: bool = setting(
+        "score every pair in float32, not only those that a fast estimate leaves (mlp head on a CPU; a quarter of the "
+        "speed)",
+        default=False,
+        group="machine",
+    )
+    column_id: str | None = setting("column with the protein's id", default=None, group="columns")
+    column_sequence: str | None = setting("column with the protein's sequence", default=None, group="columns")
+
+
+@dataclass(frozen=True, kw_only=True)
 class EmbedSettings(MachineSettings):
     """Everything that `peftide embed` can be told."""
 
@@ -404,6 +451,14 @@ class ReportSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class DoctorSettings(MachineSettings):
+    """Everything that `peftide doctor` can be told."""
+
+    bundle: str | None = setting("a trained bundle to check, on this machine", default=None, group="run")
+    backbone: str = setting("as in train, where no bundle is given", default="swissprot-10m", group="model")
+
+
+@dataclass(frozen=True, kw_only=True)
 class DemoSettings:
     """Everything that `peftide demo` can be told."""
 
@@ -412,6 +467,7 @@ class DemoSettings:
 
 Settings = (
     DemoSettings
+    | DoctorSettings
     | SplitSettings
     | AuditSettings
     | TrainSettings
@@ -420,6 +476,7 @@ Settings = (
     | SweepSettings
     | EvaluateSettings
     | PredictSettings
+    | ScreenSettings
     | EmbedSettings
     | ReportSettings
 )

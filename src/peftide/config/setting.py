@@ -9,6 +9,7 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 GROUPS = ("run", "data", "columns", "model", "lora", "training", "machine")  # the order in help and documentation
 POSITIONALS = ("bundle", "data")  # in their order on the command line, where they are required
 UNBOUNDED = sys.float_info.max  # leaves out infinity, which no setting may be
+UNCOUNTABLE = 10**12  # beyond anything that is counted, and far from overflowing
 
 
 @dataclass(frozen=True)
@@ -25,10 +26,12 @@ class Interval:
 
     def __str__(self) -> str:
         lower = f"at least {self.low:,}" if self.with_low else f"above {self.low:,}"
-        return lower if self.high == UNBOUNDED else f"{lower} and below {self.high:,}"
+        return lower if self.high in (UNBOUNDED, UNCOUNTABLE) else f"{lower} and below {self.high:,}"
 
 
-COUNT = Interval(1)
+COUNT = Interval(1, UNCOUNTABLE)
+WIDTH = Interval(1, 1 << 16)  # of matrices: several times the widest backbone
+NUM_THREADS = Interval(1, 1 << 10)
 NOT_NEGATIVE = Interval(0)
 POSITIVE = Interval(0, with_low=False)
 FRACTION = Interval(0, 1, with_low=False)
@@ -119,6 +122,8 @@ class Setting:
         """What is wrong with the type or the range of `value`, or None."""
         if value is None and self.is_optional:
             return None
+        if isinstance(value, int) and self.within is not None and value >= UNCOUNTABLE == self.within.high:
+            return f"must be below {UNCOUNTABLE:,}, not {shown(value)}"
         if not self.is_list:
             return None if self._accepts(value) else f"must be {self.expected}, not {shown(value)}"
         if not isinstance(value, tuple) or not value:
@@ -136,7 +141,8 @@ class Setting:
                 right_type = self.base is float or (self.base is int and isinstance(value, int))
                 return right_type and (self.within is None or value in self.within)
             case str():
-                return self.base is str and (value in self.choices if self.choices else value != "")
+                is_text = value != "" and "\0" not in value  # which no name of a file can hold
+                return self.base is str and (value in self.choices if self.choices else is_text)
         return False
 
 

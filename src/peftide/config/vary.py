@@ -86,7 +86,8 @@ def trial_settings(settings: SweepSettings, values: Mapping[str, Any], *, out: s
     """The settings of one trial; the split is that of the sweep, also where the seed is varied."""
     shared = {item.name: getattr(settings, item.name) for item in fields(RecipeSettings)}
     shared |= {"backbone": settings.backbone, "method": settings.method, "out": out}
-    shared["split_seed"] = settings.seed if settings.split_seed is None else settings.split_seed
+    if settings.split_seed is None and values.get("seed", settings.seed) != settings.seed:
+        shared["split_seed"] = settings.seed
     return TrainSettings(**(shared | dict(values)))
 
 

@@ -1,6 +1,7 @@
 """Tables from CSV, TSV, Parquet or FASTA: every cell as text, every row with its place in the file."""
 
 import csv
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -118,7 +119,7 @@ def _read_text(path: str, file_format: Format, *, findings: Findings) -> Table:
 
 
 def _check_names(path: str, names: list[str]) -> None:
-    twice = sorted({name for name in names if name and names.count(name) > 1})
+    twice = sorted(name for name, number in Counter(names).items() if name and number > 1)
     if twice:
         raise UserError(f"{path}: more than one column is named {listed(twice)}; rename all but one")
 

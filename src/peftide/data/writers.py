@@ -6,6 +6,7 @@ import io
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -43,7 +44,7 @@ def write_table(path: str | Path, columns: Mapping[str, Sequence[object] | np.nd
 def check_table_path(path: str | Path) -> None:
     """Raise the UserError for an unknown suffix or a missing folder that `write_table` would, before the work."""
     _table_format(Path(path))
-    _check_place(Path(path))
+    check_place(path)
 
 
 def _table_format(path: Path) -> tuple[Literal["csv", "tsv", "parquet"], bool]:
@@ -55,11 +56,43 @@ def _table_format(path: Path) -> tuple[Literal["csv", "tsv", "parquet"], bool]:
     return kind, gzipped
 
 
-def _check_place(path: Path) -> None:
-    if path.is_dir():
-        raise UserError(f"{path}: is a folder; name a file to write")
-    if not path.parent.is_dir():
-        raise UserError(f"{path}: there is no folder {path.parent}; make it first")
+def check_place(path: str | Path) -> None:
+    """Raise UserError where no file of this name can be written, before the work whose result it shall hold."""
+    path = Path(path)
+    try:
+        if not path.parent.is_dir():
+            raise UserError(f"{path}: there is no folder {path.parent}; make it first")
+        if os.access(path, os.F_OK, follow_symlinks=False) and stat.S_ISDIR(os.stat(path).st_mode):
+            raise UserError(f"{path}: is a folder; name a file to write")
+        if not os.access(path.parent, os.W_OK):
+            raise UserError(f"{path}: the folder {path.parent} cannot be written to; choose another")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def check_folder_place(folder: str | Path) -> None:
+    """Raise UserError where no folder of this name is, or can be made, to write into."""
+    folder = Path(folder)
+    try:
+        nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+        is_usable = nearest.is_dir() and os.access(nearest, os.W_OK)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder}: cannot be a folder to write into ({_reason(error)})") from error
+    if not is_usable:
+        raise UserError(f"{folder}: cannot be a folder to write into, because of {nearest}; choose another")
+
+
+def make_folder(folder: str | Path) -> Path:
+    """The folder, made where it is not there; UserError where that fails."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder}: this folder cannot be made ({_reason(error)}); choose another") from error
+    return Path(folder)
+
+
+def _reason(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def write_json(path: str | Path, document: Mapping[str, object]) -> None:
@@ -70,7 +103,7 @@ def write_json(path: str | Path, document: Mapping[str, object]) -> None:
 def write_text(path: str | Path, text: str) -> None:
     """Write a text; the file appears complete or not at all. Raises UserError as `write_table` does."""
     with _written_aside(Path(path)) as stream:
-        stream.write(text.encode())
+        stream.write(text.encode("utf-8", "backslashreplace"))  # names of files need not be UTF-8
 
 
 def _write_cells(
@@ -86,15 +119,23 @@ def _write_cells(
 
 @contextmanager
 def _written_aside(path: Path) -> Iterator[IO[bytes]]:
-    """A new file beside `path`, renamed to it when the block ends well and removed when it does not."""
-    _check_place(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    with aside_of(path) as fresh, open(fresh, "xb") as stream:
+        yield stream
+
+
+@contextmanager
+def aside_of(path: Path) -> Iterator[Path]:
+    """A name beside `path` to write to, moved to `path` when the block ends well, and removed when it does not.
+
+    Raises UserError where `path` cannot be written.
+    """
+    check_place(path)
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
     try:
-        with open(aside, "xb") as stream:
-            yield stream
-        os.replace(aside, path)
+        yield fresh
+        os.replace(fresh, path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({error.strerror or error})") from error
+        raise UserError(f"{path}: cannot be written ({_reason(error)})") from error
     finally:
-        if os.path.exists(aside):
-            os.unlink(aside)
+        if os.path.exists(fresh):
+            os.unlink(fresh)

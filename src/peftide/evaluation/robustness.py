@@ -8,6 +8,8 @@ import numpy as np
 
 from peftide.evaluation.metrics import higher_is_better
 
+Scale = Literal["listed", "linear", "logarithmic"]
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -44,14 +46,14 @@ class Level:
 class Effect:
     """How much one setting matters.
 
-    is_range: whether it was varied between two ends; then the levels are quarters of the trials in its order.
+    scale: listed, or varied between two ends on this scale; then the levels are quarters of the trials in its order.
     range_share: distance of the highest from the lowest median of its levels, as a share of the distance of the best
     from the worst trial. variance_share: variance between its levels as a share of the variance of all trials (eta
     squared); over a full grid the shares of all settings and of their interplay add up to 1.
     """
 
     name: str
-    is_range: bool
+    scale: Scale
     levels: tuple[Level, ...]
     range_share: float
     variance_share: float
@@ -68,10 +70,10 @@ class SweepResult:
     verdict: tuple[str, ...]
 
 
-def conclude(trials: Sequence[Trial], varied: Mapping[str, bool], metric: str) -> SweepResult:
+def conclude(trials: Sequence[Trial], varied: Mapping[str, Scale], metric: str) -> SweepResult:
     """The best trial, the effect of each varied setting, and what follows in words; at least one trial has finished.
 
-    varied: the names of the settings, and whether each was varied between two ends.
+    varied: the names of the settings, and how each was varied.
     """
     sign = 1 if higher_is_better(metric) else -1
     finished = [number for number, trial in enumerate(trials) if trial.state == "finished"]
@@ -80,24 +82,23 @@ def conclude(trials: Sequence[Trial], varied: Mapping[str, bool], metric: str) -
     return SweepResult(metric, tuple(trials), best, effects, _tell(trials, trials[best], effects, metric))
 
 
-def effects_of(finished: Sequence[Trial], varied: Mapping[str, bool]) -> tuple[Effect, ...]:
+def effects_of(finished: Sequence[Trial], varied: Mapping[str, Scale]) -> tuple[Effect, ...]:
     """The effect of each setting on the metric of the finished trials."""
     values_N = np.array([_value(trial) for trial in finished])
     return tuple(
-        _effect(name, is_range, [trial.values[name] for trial in finished], values_N)
-        for name, is_range in varied.items()
+        _effect(name, scale, [trial.values[name] for trial in finished], values_N) for name, scale in varied.items()
     )
 
 
-def _effect(name: str, is_range: bool, settings: Sequence[Any], values_N: np.ndarray) -> Effect:
-    labels, level_N = _quarters(settings) if is_range else _levels(settings)
+def _effect(name: str, scale: Scale, settings: Sequence[Any], values_N: np.ndarray) -> Effect:
+    labels, level_N = _levels(settings) if scale == "listed" else _quarters(settings)
     groups = [values_N[level_N == number] for number in range(len(labels))]
     medians = [float(np.median(group)) for group in groups]
     spread, variance = np.ptp(values_N), values_N.var()
     between = sum(len(group) * (group.mean() - values_N.mean()) ** 2 for group in groups) / len(values_N)
     return Effect(
         name,
-        is_range,
+        scale,
         tuple(Level(label, len(group), median) for label, group, median in zip(labels, groups, medians, strict=True)),
         range_share=float((max(medians) - min(medians)) / spread) if spread > 0 else 0.0,
         variance_share=float(between / variance) if variance > 0 else 0.0,

@@ -1,6 +1,6 @@
-"""Logits of the default pair head in 8-bit integers: four times the speed of float32, and how far off they can be.
+"""Logits of the default pair head in 8-bit integers: four times the speed of float32.
 
-They only say which pairs are worth a look: what is reported is computed again in float32.
+They only say which pairs are worth a look: what is written is computed again in float32.
 
 Shapes: P proteins, R rows and C columns of a tile, D width, H hidden units, F = 2 D features.
 """
@@ -12,11 +12,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from peftide.inference.screen_tiles import COLUMNS_AT_ONCE, TileFunction, gelu_
+from peftide.inference.screen_selection import Pairs, concatenated
+from peftide.inference.screen_tiles import COLUMNS_AT_ONCE, TileFunction, gelu_, linear_layers
 from peftide.models.heads import Head
 
 STEPS = 255  # of the grid between the least and the largest value of a feature
-BLOCK_COLUMNS, BLOCK_ROWS, MOST_BLOCKS = 256, 8, 128  # of the pairs that the error is measured on
+TRIAL_ROWS, TRIAL_COLUMNS = 64, 16_384
+HIGHEST_TRIED, OTHERS_TRIED = 20_000, 80_000
 
 
 @dataclass(frozen=True)
@@ -44,31 +46,36 @@ def make_grid(standard_PD: Tensor) -> Grid:
     return Grid(signed_PD, unsigned_PD, step_D, least_D + 128 * step_D)
 
 
+@torch.no_grad()
 def estimated_tiles(head: Head, vectors_PD: Tensor) -> TileFunction:
     """Estimates of the logits of an mlp pair head on a CPU.
 
     For a fixed protein a the product part of the hidden layer, (a * b) W, is b (diag(a) W): b itself and |a - b|, both
     on the grid, are all the features of a pair, and the mean's part of b goes into the same weights.
     """
-    _, inner, _, _, outer = head.layers
+    (inner_HF, inner_H), (outer_1H, outer_1) = linear_layers(head)
     standard_PD = (vectors_PD - head.center_D) / head.scale_D
     grid = make_grid(standard_PD)
-    mean_HD, difference_HD, product_HD = inner.weight.chunk(3, dim=1)
-    own_PH = F.linear(standard_PD, mean_HD / 2, inner.bias)
+    mean_HD, difference_HD, product_HD = inner_HF.chunk(3, dim=1)
+    half_mean_HD = mean_HD / 2
+    own_PH = F.linear(standard_PD, half_mean_HD, inner_H)
     difference_HD = difference_HD * grid.step_D
     largest_H = difference_HD.abs().amax(dim=1)
     width, num_hidden, num_columns = standard_PD.shape[1], len(own_PH[0]), COLUMNS_AT_ONCE["cpu"]
 
     def weights_of(row: int) -> tuple[Tensor, Tensor, Tensor]:
         """Integer weights (F, H) of the features of all pairs with one protein, their scale (H,) and the rest (H,)."""
-        factor_HD = torch.addcmul(mean_HD / 2, product_HD, standard_PD[row])
+        weights_HF = torch.empty(num_hidden, 2 * width)
+        factor_HD = torch.addcmul(half_mean_HD, product_HD, standard_PD[row], out=weights_HF[:, :width])
         rest_H = own_PH[row] + factor_HD @ grid.middle_D
         factor_HD *= grid.step_D
+        weights_HF[:, width:] = difference_HD
         scale_H = torch.maximum(factor_HD.abs().amax(dim=1), largest_H).clamp_min_(1e-30) / 127
-        weights_HF = torch.cat([factor_HD, difference_HD], dim=1).div_(scale_H[:, None]).round_()
+        weights_HF.div_(scale_H[:, None]).round_()
         rest_H += 128 * scale_H * weights_HF[:, width:].sum(dim=1)
         return weights_HF.to(torch.int8).T, scale_H, rest_H
 
+    @torch.no_grad()
     def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
         weights_R = [weights_of(row) for row in range(rows.start, rows.stop)]
         features = torch.empty(num_columns, 2 * width, dtype=torch.int8)
@@ -89,28 +96,29 @@ def estimated_tiles(head: Head, vectors_PD: Tensor) -> TileFunction:
                 torch._int_mm(features[:size], weights_FH, out=sums[:size])
                 gelu_(torch.addcmul(rest_H, hidden[:size].copy_(sums[:size]), scale_H, out=hidden[:size]))
                 out_RC[number, start - columns.start : block.stop - columns.start] = (
-                    hidden[:size] @ outer.weight[0] + outer.bias
+                    hidden[:size] @ outer_1H[0] + outer_1
                 )
 
     return fill
 
 
-def largest_error(estimate: TileFunction, exact: TileFunction, *, rows: range, columns: range) -> tuple[float, float]:
-    """The largest difference between two ways to score on up to 262,144 pairs, and the standard deviation of logits.
+@torch.no_grad()
+def trial_pairs(estimate: TileFunction, *, rows: range, columns: range) -> Pairs:
+    """Some 100,000 pairs, always the same, with their estimates, to see how good those are.
 
-    Blocks of columns, all of them where there are few enough, each against rows drawn at random (always the same).
+    Of up to 64 rows, each against up to 16,384 columns, the pairs of the highest estimates, which matter most and can
+    be the worst, and others drawn at random.
     """
     generator = np.random.default_rng(0)
-    starts = np.arange(columns.start, columns.stop, BLOCK_COLUMNS)
-    starts = generator.choice(starts, min(MOST_BLOCKS, len(starts)), replace=False)
-    worst, logits = 0.0, []
-    for start in starts.tolist():
-        block = slice(start, min(start + BLOCK_COLUMNS, columns.stop))
-        for _ in range(BLOCK_ROWS):
-            row = int(generator.integers(rows.start, rows.stop))
-            found, expected = (torch.empty(1, block.stop - start) for _ in range(2))
-            estimate(slice(row, row + 1), block, found)
-            exact(slice(row, row + 1), block, expected)
-            worst = max(worst, float((found - expected).abs().max()))
-            logits.append(expected[0])
-    return worst, float(torch.cat(logits).std())
+    width = min(TRIAL_COLUMNS, len(columns))
+    tiles = []
+    for row in generator.choice(np.array(rows), min(TRIAL_ROWS, len(rows)), replace=False).tolist():
+        start = int(generator.integers(columns.start, columns.stop - width + 1))
+        logits_1C = torch.empty(1, width)
+        estimate(slice(row, row + 1), slice(start, start + width), logits_1C)
+        numbers = np.arange(start, start + width, dtype=np.int32)
+        tiles.append(Pairs(np.full(width, row, dtype=np.int32), numbers, logits_1C[0].numpy()))
+    pairs = concatenated(tiles)
+    highest = np.argsort(-pairs.logits, kind="stable")[:HIGHEST_TRIED]
+    others = generator.choice(len(pairs), min(OTHERS_TRIED, len(pairs)), replace=False)
+    return pairs.where(np.union1d(highest, others))

@@ -6,7 +6,7 @@ Shapes: P proteins, R rows and C columns of a tile, D width, H hidden units, F f
 from collections.abc import Callable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from peftide.models.heads import Head
@@ -14,10 +14,12 @@ from peftide.models.heads import Head
 TileFunction = Callable[[slice, slice, Tensor], None]  # fills (R, C) with the logits of rows R against columns C
 
 # Columns at once: what is made of them stays in the second-level cache of a CPU core; on a GPU it fills the device
-COLUMNS_AT_ONCE = {"cpu": 256, "cuda": 32_768, "mps": 8_192}
+COLUMNS_AT_ONCE = {"cpu": 512, "cuda": 32_768, "mps": 8_192}
+PAPER_ROWS = 4  # at once, against so many columns
 LARGEST_EXPONENT = 40.0  # the product of two such exponentials is finite in float32, and so is its inverse
 
 
+@torch.no_grad()
 def tile_function(head: Head, vectors_PD: Tensor) -> TileFunction:
     """The logits of a trained pair head with one output, for any tile of the proteins with these vectors.
 
@@ -32,18 +34,19 @@ def _paper_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
 
     One product and one inverse for each hidden unit of a pair instead of a sum and a tanh.
     """
-    inner, _, outer = head.layers
-    terms_PH = F.linear(standard_PD, inner.weight, inner.bias)
+    (inner_HD, inner_H), (outer_1H, outer_1) = linear_layers(head)
+    terms_PH = F.linear(standard_PD, inner_HD, inner_H)
     if terms_PH.abs().max() > LARGEST_EXPONENT:
         return _tanh_tiles(head, terms_PH / 2)
     factors_PH = terms_PH.exp()
-    weights_H, constant = -2 * outer.weight[0], outer.bias + outer.weight.sum()
+    weights_H, constant = -2 * outer_1H[0], outer_1 + outer_1H.sum()
     one = factors_PH.new_ones(())
     num_columns = COLUMNS_AT_ONCE[standard_PD.device.type]
 
+    @torch.no_grad()
     def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
         rows_RH = factors_PH[rows]
-        buffer = factors_PH.new_empty(min(8, len(rows_RH)), num_columns, len(weights_H))
+        buffer = factors_PH.new_empty(min(PAPER_ROWS, len(rows_RH)), num_columns, len(weights_H))
         for start, block_CH in _blocks(factors_PH[columns], num_columns):
             for first, some_RH in _blocks(rows_RH, len(buffer)):
                 inverse = buffer[: len(some_RH), : len(block_CH)]
@@ -55,25 +58,27 @@ def _paper_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
 
 def _tanh_tiles(head: Head, halves_PH: Tensor) -> TileFunction:
     """As `_paper_tiles` for weights so large that the exponentials would overflow: the sum and the tanh themselves."""
-    outer = head.layers[2]
+    _, (outer_1H, outer_1) = linear_layers(head)
     num_columns = COLUMNS_AT_ONCE[halves_PH.device.type]
 
+    @torch.no_grad()
     def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
         for start, block_CH in _blocks(halves_PH[columns], num_columns):
             for row, one_H in enumerate(halves_PH[rows]):
                 hidden_CH = (block_CH + one_H).tanh_()
-                out_RC[row, start : start + len(block_CH)] = hidden_CH @ outer.weight[0] + outer.bias
+                out_RC[row, start : start + len(block_CH)] = hidden_CH @ outer_1H[0] + outer_1
 
     return fill
 
 
 def _linear_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
     """The mean is a sum of one number per protein, the product a matrix product, the difference one pass per pair."""
-    (layer,) = head.layers
-    mean_D, difference_D, product_D = layer.weight[0].chunk(3)
-    own_P = standard_PD @ mean_D / 2 + layer.bias / 2
+    ((weight_1F, bias_1),) = linear_layers(head)
+    mean_D, difference_D, product_D = weight_1F[0].chunk(3)
+    own_P = standard_PD @ mean_D / 2 + bias_1 / 2
     num_columns = COLUMNS_AT_ONCE[standard_PD.device.type]
 
+    @torch.no_grad()
     def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
         difference = standard_PD.new_empty(num_columns, standard_PD.shape[1])
         for start, block_CD in _blocks(standard_PD[columns], num_columns):
@@ -89,12 +94,13 @@ def _linear_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
 
 def _mlp_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
     """The mean's part of the hidden layer is a sum of one vector per protein; difference and product go by pair."""
-    _, inner, _, _, outer = head.layers
+    (inner_HF, inner_H), (outer_1H, outer_1) = linear_layers(head)
     width = standard_PD.shape[1]
-    own_PH = F.linear(standard_PD, inner.weight[:, :width] / 2, inner.bias / 2)
-    pairwise_FH = inner.weight[:, width:].T.contiguous()
+    own_PH = F.linear(standard_PD, inner_HF[:, :width] / 2, inner_H / 2)
+    pairwise_FH = inner_HF[:, width:].T.contiguous()
     num_columns = COLUMNS_AT_ONCE[standard_PD.device.type]
 
+    @torch.no_grad()
     def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
         features = standard_PD.new_empty(num_columns, 2 * width)
         hidden = standard_PD.new_empty(num_columns, own_PH.shape[1])
@@ -106,9 +112,14 @@ def _mlp_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
                 torch.mul(block_CD, one_D, out=features_CF[:, width:])
                 torch.addmm(own_CH[start : start + len(block_CD)], features_CF, pairwise_FH, out=hidden_CH)
                 gelu_(hidden_CH.add_(own_H))
-                out_RC[row, start : start + len(block_CD)] = hidden_CH @ outer.weight[0] + outer.bias
+                out_RC[row, start : start + len(block_CD)] = hidden_CH @ outer_1H[0] + outer_1
 
     return fill
+
+
+def linear_layers(head: Head) -> list[tuple[Tensor, Tensor]]:
+    """Weight (outputs, inputs) and bias (outputs,) of each linear layer of a head, in order."""
+    return [(layer.weight, layer.bias) for layer in head.layers if isinstance(layer, nn.Linear)]
 
 
 def gelu_(hidden: Tensor) -> Tensor:

@@ -4,7 +4,6 @@ HDF5: one dataset per protein named by its id, (D,) or (L, D) float32 (the layou
 Parquet: columns id and embedding (a list of floats); per residue a row per residue with its 1-based position.
 """
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -13,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from peftide.data.writers import aside_of, check_place
 from peftide.errors import UserError
 
 SUFFIXES = (".h5", ".hdf5", ".parquet")
@@ -23,10 +23,7 @@ def check_embedding_path(out: str, ids: Sequence[str]) -> None:
     path = Path(out)
     if path.suffix not in SUFFIXES:
         raise UserError(f"{out}: embeddings are written as .h5 or .parquet; give --out such a name")
-    if not path.parent.is_dir():
-        raise UserError(f"{out}: there is no folder {path.parent}; make it first")
-    if path.is_dir():
-        raise UserError(f"{out}: this is a folder; give a file name")
+    check_place(path)
     if path.suffix != ".parquet" and (slashed := [name for name in ids if "/" in name or name in (".", "..")]):
         raise UserError(
             f"{out}: HDF5 cannot hold a dataset named {slashed[0]!r} ({len(slashed)} such ids); write .parquet instead"
@@ -36,15 +33,11 @@ def check_embedding_path(out: str, ids: Sequence[str]) -> None:
 def write_embeddings(out: str, embeddings: Iterable[tuple[str, np.ndarray]], attributes: dict[str, str]) -> None:
     """Write (id, vector (D,) or matrix (L, D)) one after another; `attributes` say what made them."""
     path = Path(out)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
+    with aside_of(path) as fresh:
         if path.suffix == ".parquet":
             _write_parquet(fresh, embeddings, attributes)
         else:
             _write_hdf5(fresh, embeddings, attributes)
-        os.replace(fresh, path)
-    finally:
-        fresh.unlink(missing_ok=True)
 
 
 def _write_hdf5(path: Path, embeddings: Iterable[tuple[str, np.ndarray]], attributes: dict[str, str]) -> None:

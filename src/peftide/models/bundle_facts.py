@@ -28,7 +28,7 @@ HEAD_SIZES = {  # far beyond any use, and too small for sizes that no number cou
     "width": Interval(1, 1 << 17),
     "arity": Interval(1, 3),
     "num_outputs": Interval(1, MOST_CLASSES + 1),
-    "hidden_width": Interval(1, 1 << 24),
+    "hidden_width": Interval(1, 1 << 17),
 }
 LONGEST_TEXT = 4096  # characters of a name
 FEWEST_CLASSES = {"binary": 2, "multiclass": 2, "multilabel": 1, "regression": 0}

@@ -47,8 +47,8 @@ HOW_MEASURED = (
     "method and of the best one, on the same draws: where its interval has 0 inside, the two cannot be told apart here."
 )
 HOW_COSTED = (
-    "Means over the seeds; of the memory the peak, on a GPU what PyTorch took, else what the process held. The first "
-    "run of a method fills the cache of what its frozen layers give; later ones read it, so that they are faster."
+    "The largest of a method's runs. Memory: on a GPU what PyTorch took, else what the process held. Time: the first "
+    "run fills the cache of what the frozen layers give; the others read it and are faster, see every run below."
 )
 
 

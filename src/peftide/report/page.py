@@ -1,13 +1,12 @@
 """One self-contained page of HTML from its sections: it loads nothing, so that it can be sent and kept."""
 
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from peftide.errors import UserError
+from peftide.data.writers import write_text
 from peftide.report.blocks import Section
 
 FOLDER = Path(__file__).parent
@@ -33,12 +32,4 @@ def page(title: str, sections: Sequence[Section], *, subtitle: str = "") -> str:
 
 def write_page(path: Path, html: str) -> None:
     """Write a page; it appears complete or not at all. Raises UserError where it cannot be written."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        aside.write_text(html, "utf-8")
-        os.replace(aside, path)
-    except OSError as error:
-        aside.unlink(missing_ok=True)
-        raise UserError(
-            f"{path}: cannot be written ({error.strerror}); name a file in a folder that is there"
-        ) from error
+    write_text(path, html)

@@ -35,8 +35,12 @@ def _row_of_panels(result: SweepResult, effects: Sequence[Effect], number: int) 
 
     def paint(axes: Sequence[Axes]) -> None:
         for axis, effect in zip(axes, effects, strict=True):
-            place = _along_numbers if effect.is_range else _by_value
+            place = _by_value if effect.scale == "listed" else _along_numbers
             position_N, groups = place(axis, [trial.values[effect.name] for trial in shown])
+            if effect.scale == "logarithmic":
+                axis.set_xscale("log")
+                axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
+                axis.xaxis.set_minor_formatter(NullFormatter())
             axis.plot(
                 position_N[finished_N], values_N[finished_N], "o", color=BLUE, markersize=6, markeredgecolor=PAPER
             )
@@ -58,12 +62,8 @@ def _row_of_panels(result: SweepResult, effects: Sequence[Effect], number: int) 
 
 
 def _along_numbers(axis: Axes, settings: Sequence[Any]) -> tuple[np.ndarray, list[Group]]:
-    """Each trial at its number, on a logarithmic axis where the numbers differ tenfold; quarters of the trials."""
+    """Each trial at its number; a group for each quarter of the trials."""
     position_N = np.array(settings, dtype=np.float64)
-    if position_N.min() > 0 and position_N.max() >= 10 * position_N.min():
-        axis.set_xscale("log")
-        axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
-        axis.xaxis.set_minor_formatter(NullFormatter())
     quarters = [rows for rows in np.array_split(np.argsort(position_N, kind="stable"), 4) if len(rows)]
     return position_N, [(rows, position_N[rows].min(), position_N[rows].max()) for rows in quarters]
 

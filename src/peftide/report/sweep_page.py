@@ -4,6 +4,7 @@ import shlex
 from collections.abc import Mapping
 
 from peftide.config import SweepSettings
+from peftide.evaluation.metrics import higher_is_better
 from peftide.evaluation.robustness import SweepResult, Trial, value_text
 from peftide.report.blocks import (
     Block,
@@ -79,10 +80,11 @@ def _effects(result: SweepResult) -> Table:
 
 def _trials(result: SweepResult) -> Table:
     names = [effect.name for effect in result.effects]
-    order = sorted(range(len(result.trials)), key=lambda row: (row != result.best, row))[:MOST_ROWS]  # the best first
+    sign = 1 if higher_is_better(result.metric) else -1
+    best_first = sorted(result.trials, key=lambda trial: (trial.value is None, -sign * (trial.value or 0)))
     headings = (*names, f"validation {metric_words(result.metric)}", "best epoch", "parameters", "time", "")
     caption = f"the best {MOST_ROWS} of {len(result.trials)}" if len(result.trials) > MOST_ROWS else ""
-    rows = tuple(_trial_row(result.trials[row], names) for row in order)
+    rows = tuple(_trial_row(trial, names) for trial in best_first[:MOST_ROWS])
     return text_table(headings, rows, num_text_columns=len(names), caption=caption)
 
 

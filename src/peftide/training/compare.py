@@ -70,7 +70,8 @@ def run_compare(settings: CompareSettings, console: Console) -> MethodComparison
     write_json(folder / "compare.json", document)
     write_table(folder / "compare.tsv", comparison_columns(comparison))
     write_page(folder / "compare.html", compare_page(comparison, document))
-    wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH, quiet=console.quiet)
+    options = {"width": TABLE_WIDTH, "quiet": console.quiet, "markup": False, "emoji": False}
+    wide = console if console.is_terminal else Console(file=console.file, **options)
     wide.print(quality_table(comparison), cost_table(comparison))
     for sentence in comparison.verdict:
         console.print(sentence, highlight=False)
@@ -88,10 +89,13 @@ def _planned(settings: CompareSettings) -> list[TrainSettings]:
     shared = {
         item.name: getattr(settings, item.name) for kind in (RecipeSettings, JudgeSettings) for item in fields(kind)
     }
-    shared["split_seed"] = settings.seed if settings.split_seed is None else settings.split_seed
+
+    def split_seed(seed: int) -> int | None:
+        return settings.seed if settings.split_seed is None and seed != settings.seed else settings.split_seed
+
     return [
         TrainSettings(
-            **(shared | {"seed": seed}),
+            **(shared | {"seed": seed, "split_seed": split_seed(seed)}),
             backbone=backbone,
             method=method,
             out=str(Path(settings.out) / names[backbone] / method / f"seed-{seed}"),

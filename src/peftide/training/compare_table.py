@@ -41,7 +41,7 @@ def quality_table(comparison: MethodComparison) -> Table:
 
 
 def cost_table(comparison: MethodComparison) -> Table:
-    """A line per method: trained parameters, the largest memory, and means of time and size on disk."""
+    """A line per method, the largest of its runs: the first one fills the cache and takes longer."""
     table = _table("what a run takes", COST)
     for method in comparison.methods:
         cost = method.cost
@@ -64,11 +64,11 @@ def spread_text(spread: Spread) -> str:
 
 
 def comparison_columns(comparison: MethodComparison) -> dict[str, list[object]]:
-    """A row per run, then one per method with seed "all" (means, the largest memory), then one per baseline."""
+    """A row per run, then one per method with seed "all" (mean metrics, largest costs), then one per baseline."""
     metric = comparison.metric
     rows = [_run_row(run, metric) for run in comparison.runs]
     rows += [_method_row(method, metric) for method in comparison.methods]
-    rows += [{"method": f"baseline: {name}", f"test_{metric}": value} for name, value in comparison.baselines.items()]
+    rows += [{"method": f"baseline {name}", f"test_{metric}": value} for name, value in comparison.baselines.items()]
     names = dict.fromkeys(name for row in rows for name in row)
     return {name: [row.get(name) for row in rows] for name in names}
 

@@ -1,7 +1,5 @@
 """The demonstration: both flagship tasks on shipped data, two methods beside a baseline that knows no model."""
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +7,11 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from peftide.config import DataSettings, MachineSettings, Method, TrainSettings
 from peftide.data.datasets import read_dataset
-from peftide.data.writers import write_table
+from peftide.data.writers import make_folder, write_json, write_table
 from peftide.inference.embed import embed_proteins
 from peftide.inference.predict import prediction_columns, score_examples
 from peftide.inference.score import load_for_inference
@@ -53,18 +52,15 @@ TASKS = (
 
 def run_demo(out: str, console: Console) -> dict[str, Any]:
     """Train, compare, predict; write the bundles, the predictions and summary.json under `out`; return the summary."""
-    folder = Path(out)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = make_folder(out)
     summary: dict[str, Any] = {"tasks": {}}
     for task in TASKS:
-        console.rule(f"[bold]{task.name}[/bold]")
+        console.rule(Text(task.name, style="bold"))
         console.print(task.question)
         summary["tasks"][task.name] = _run_task(task, folder / task.name, console)
     _predict_again(folder, console)
     console.print(_summary_table(summary))
-    fresh = folder / f".summary.json.{os.getpid()}.new"
-    fresh.write_text(json.dumps(summary, indent=2), "utf-8")
-    os.replace(fresh, folder / "summary.json")
+    write_json(folder / "summary.json", summary)
     console.print(f"bundles, predictions and summary.json are in {folder}")
     return summary
 
@@ -72,7 +68,7 @@ def run_demo(out: str, console: Console) -> dict[str, Any]:
 def _run_task(task: DemoTask, folder: Path, console: Console) -> dict[str, Any]:
     results: dict[str, Any] = {}
     for method in METHODS:
-        console.print(f"\n[bold]{task.name} / {method}[/bold]")
+        console.print(f"\n{task.name} / {method}", style="bold")
         data = {name: getattr(task.data, name) for name in ("data", "sequences", "task", "target")}
         run = run_training(
             TrainSettings(**data, **task.training[method], method=method, out=str(folder / method)), console

@@ -1,18 +1,16 @@
 """Before any long run: what each backbone and method would take on this machine, from a short probe of each."""
 
-import json
-import os
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from rich.console import Console
 
 from peftide.config import CostSettings, Method, PlanSettings, TrainSettings
+from peftide.data.writers import check_folder_place, make_folder, write_json
 from peftide.errors import UserError
 from peftide.inference.caching import open_store
 from peftide.inference.embed import embedding_key
@@ -61,6 +59,8 @@ def run_plan(settings: PlanSettings, console: Console) -> Plan:
 
     Raises UserError for data or settings that no backbone could be trained with.
     """
+    if settings.json is not None:
+        check_folder_place(Path(settings.json).parent)
     dataset = read_examples(_candidate(settings, settings.backbones[0], settings.methods[0]), console).dataset
     machine = choose_machine(settings.device, settings.precision, settings.threads)
     warm_up(machine)
@@ -79,11 +79,12 @@ def run_plan(settings: PlanSettings, console: Console) -> Plan:
     plan = Plan(tuple(rows), room.limit_bytes, said, describe(machine))
     counts = ", ".join(f"{len(dataset.part(split)):,} {split}" for split in SPLITS)
     console.print(f"{len(dataset.proteins):,} proteins; examples: {counts}", highlight=False)
-    wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH)
+    wide = console if console.is_terminal else Console(file=console.file, width=TABLE_WIDTH, markup=False, emoji=False)
     wide.print(plan_table(rows, limit_bytes=room.limit_bytes, epochs=settings.epochs))
     console.print(said, highlight=False)
     if settings.json is not None:
-        _write_json(Path(settings.json), asdict(plan) | {"settings": asdict(settings)})
+        make_folder(Path(settings.json).parent)
+        write_json(settings.json, asdict(plan) | {"settings": asdict(settings)})
     return plan
 
 
@@ -172,10 +173,3 @@ def _cache_need(subject: Subject) -> CacheNeed:
             new_tokens = sum(pieces[i].num_tokens for i in absent)
         num_bytes = store.key.size_bytes(num_rows=sum(rows), num_pieces=len(rows))
     return CacheNeed(num_bytes, new_tokens, is_kept=True, note=note)
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    fresh.write_text(json.dumps(document, indent=2), "utf-8")
-    os.replace(fresh, path)

@@ -5,6 +5,7 @@ from collections.abc import Container, Mapping
 from dataclasses import asdict
 
 from peftide.config import TrainSettings
+from peftide.config.checks import without_effect
 
 # Where things lie and what is looked at beside the training; the files of the data are compared by their content
 NO_MATTER = frozenset(
@@ -27,10 +28,11 @@ def differences(
 
     settings_there, digests_there: as its JSON has them; digests: of the files now (see `data_digests`).
     """
+    idle = {name for name, _ in without_effect(wanted)}
     found = {}
     for name, value in as_json(wanted).items():
         there = settings_there.get(name)
-        if name not in NO_MATTER and name not in ignored and there != value:
+        if name not in NO_MATTER and name not in idle and name not in ignored and there != value:
             found[name] = f"{name} is {_shown(there)} there and {_shown(value)} here"
     if sorted(digests_there.values()) != sorted(digests.values()):
         found["data"] = f"the content of {' or '.join(digests)} is another there"

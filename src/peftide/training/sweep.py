@@ -12,7 +12,7 @@ from peftide.config import SweepSettings, TrainSettings, load_settings, settings
 from peftide.config.vary import Range, Variation, read_variations, text_of, trial_settings, varied
 from peftide.data.writers import write_json, write_table, write_text
 from peftide.errors import raise_problems
-from peftide.evaluation.robustness import SweepResult, Trial, conclude
+from peftide.evaluation.robustness import Scale, SweepResult, Trial, conclude
 from peftide.models.machine import choose_machine, describe
 from peftide.records import SPLITS, UNUSED, Dataset, Proteins
 from peftide.report.page import write_page
@@ -98,7 +98,7 @@ def run_sweep(settings: SweepSettings, console: Console) -> SweepResult:
     if all(trial.state != "finished" for trial in trials):
         reasons = [trial.reason for trial in trials if trial.reason is not None]
         raise_problems("no trial could be trained", list(dict.fromkeys(reasons)))
-    result = conclude(trials, {one.name: isinstance(one, Range) for one in variations}, metric)
+    result = conclude(trials, {one.name: _scale(one) for one in variations}, metric)
     best = _best_settings(stored[result.best], folder)
     _write(progress, result, best)
     for sentence in result.verdict:
@@ -153,6 +153,12 @@ def _search(progress: Progress, variations: Sequence[Variation]) -> None:
             f"{len(progress.tried)} trials are finished; the same command goes on from there", highlight=False
         )
         raise
+
+
+def _scale(one: Variation) -> Scale:
+    if isinstance(one, Range):
+        return "logarithmic" if one.is_log else "linear"
+    return "listed"
 
 
 def _best_settings(stored: StoredTrial, folder: Path) -> TrainSettings:

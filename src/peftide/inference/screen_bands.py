@@ -1,0 +1,119 @@
+"""Scoring the pairs of a screen band by band, on all threads, with what is done kept on the way.
+
+Shapes: P proteins, R rows and C columns of a band, D width.
+"""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from torch import Tensor
+
+from peftide.inference.screen_estimate import estimated_tiles, trial_pairs
+from peftide.inference.screen_pairs import PairSpace
+from peftide.inference.screen_parts import Parts
+from peftide.inference.screen_result import Rescoring
+from peftide.inference.screen_selection import ROWS_AT_ONCE, Selection
+from peftide.inference.screen_tiles import TileFunction, tile_function
+from peftide.models.heads import Head
+
+# A pair is looked at again where its estimate is at most this times the largest error seen in a trial below what it
+# takes to be in the result.
+ERROR_MARGIN = 3
+
+
+@dataclass(frozen=True)
+class Scorer:
+    """How tiles are scored.
+
+    margin: how far below the limit an estimated logit may be; None where the logits are those of the head itself.
+    """
+
+    fill: TileFunction
+    margin: float | None
+    device: torch.device
+
+
+def exact_scorer(head: Head, vectors_PD: Tensor) -> Scorer:
+    """The logits of any head."""
+    return Scorer(tile_function(head, vectors_PD), None, vectors_PD.device)
+
+
+def estimating_scorer(head: Head, vectors_PD: Tensor, space: PairSpace, rescoring: Rescoring) -> Scorer:
+    """Fast estimates of the logits of an mlp head on a CPU, and the margin that they need, from a trial."""
+    fill = estimated_tiles(head, vectors_PD)
+    rows, columns = range(space.num_rows), range(space.first_column, space.num_proteins)
+    rescoring(trial_pairs(fill, rows=rows, columns=columns))
+    return Scorer(fill, ERROR_MARGIN * rescoring.largest_error, vectors_PD.device)
+
+
+def score_bands(
+    space: PairSpace, scorer: Scorer, selection: Selection, parts: Parts, *, advance: Callable[[float], None]
+) -> None:
+    """Score every band that is not done yet and keep its part; `advance` is told of pairs, those done before too."""
+    num_done = parts.num_bands()
+    selection.recall(parts.read_bands())
+    with one_thread_each(scorer.device) as pool:
+        for number, (rows, columns) in enumerate(space.bands()):
+            if number < num_done:
+                advance(space.num_pairs_of(rows, columns))
+                continue
+            scores_RC = torch.empty(rows.stop - rows.start, columns.stop - columns.start, device=scorer.device)
+            for done in as_completed(_fill(pool, space, scorer.fill, rows, columns, scores_RC)):
+                advance(space.num_pairs_of(rows, columns) * done.result() / len(scores_RC))
+            space.leave_out(scores_RC, rows, columns)
+            parts.write_band(number, selection.take_band(scores_RC, rows=rows, columns=columns, pool=pool))
+
+
+def _fill(
+    pool: Executor, space: PairSpace, fill: TileFunction, rows: slice, columns: slice, scores_RC: Tensor
+) -> Iterator[Future[int]]:
+    """Start to score a band, some rows in each task, which gives their number.
+
+    Of one set of proteins, what lies left of a task's own first row is no pair and stays as it is.
+    """
+    for start in range(0, len(scores_RC), ROWS_AT_ONCE):
+        part_RC = scores_RC[start : start + ROWS_AT_ONCE]
+        chosen = slice(rows.start + start, rows.start + start + len(part_RC))
+        skipped = start if space.is_symmetric else 0
+        yield pool.submit(_filled, fill, chosen, slice(columns.start + skipped, columns.stop), part_RC[:, skipped:])
+
+
+def _filled(fill: TileFunction, rows: slice, columns: slice, part_RC: Tensor) -> int:
+    fill(rows, columns, part_RC)
+    return len(part_RC)
+
+
+@contextmanager
+def one_thread_each(device: torch.device) -> Iterator[Executor]:
+    """As many workers as PyTorch has threads (on a CPU), each of one thread: tiles are too small to be shared.
+
+    Tasks that have not begun are dropped where the block ends early.
+    """
+    num_threads = torch.get_num_threads()
+    num_workers = num_threads if device.type == "cpu" else 1
+    pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
+    torch.set_num_threads(1)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(num_threads)
+
+
+@contextmanager
+def scoring_progress(console: Console, num_pairs: int) -> Iterator[Callable[[float], None]]:
+    """Yield a function to be told of pairs just scored; silent where there is no terminal."""
+    columns = (
+        TextColumn("scoring"),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} pairs  {task.speed:,.0f}/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task("scoring", total=num_pairs)
+        yield lambda pairs: progress.update(task, advance=pairs)

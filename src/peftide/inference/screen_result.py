@@ -1,0 +1,111 @@
+"""From the pairs that may be in the result to the result: scored exactly, ranked, calibrated, written as Parquet."""
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import torch
+from scipy.special import expit
+
+from peftide.errors import UserError
+from peftide.evaluation.assessment import correct
+from peftide.evaluation.calibration import Calibration
+from peftide.inference.predict import EXAMPLES_AT_ONCE
+from peftide.inference.screen_selection import Pairs, TopPairs
+from peftide.models.property_model import PropertyModel
+
+ROWS_IN_GROUP = 1 << 20  # of a Parquet row group
+
+
+class Rescoring:
+    """The head itself, pair by pair, where the logits so far are estimates; remembers by how much those were wrong."""
+
+    def __init__(self, model: PropertyModel, vectors_PD: torch.Tensor) -> None:
+        self._head, self._vectors_PD = model.head, vectors_PD
+        self.largest_error = 0.0
+
+    @torch.inference_mode()
+    def __call__(self, pairs: Pairs) -> Pairs:
+        """The same pairs with the logits that `predict` has for them."""
+        members_N2 = torch.from_numpy(np.stack([pairs.rows, pairs.columns], axis=1)).long().to(self._vectors_PD.device)
+        found = [self._head(self._vectors_PD[part])[:, 0].cpu() for part in members_N2.split(EXAMPLES_AT_ONCE)]
+        logits = torch.cat(found).numpy() if found else pairs.logits
+        self.largest_error = max(self.largest_error, float(np.abs(logits - pairs.logits).max(initial=0)))
+        return Pairs(pairs.rows, pairs.columns, logits)
+
+
+def probabilities_of(logits: np.ndarray, calibration: Calibration | None) -> np.ndarray:
+    """Calibrated probabilities (N,) of logits (N,), as `predict` has them.
+
+    Equal logits have equal probabilities; with PyTorch's sigmoid the last digit depends on the place in the array.
+    """
+    return correct(expit(logits), calibration)
+
+
+def least_logit(probability: float, calibration: Calibration | None) -> float:
+    """A logit just below the lowest whose calibrated probability is this high or higher; infinity where none is.
+
+    A calibration rises, so that it changes no order: halving finds the place.
+    """
+    low, high = -100.0, 100.0
+    ends = probabilities_of(np.array([low, high], dtype=np.float32), calibration)
+    if ends[0] >= probability:
+        return -np.inf
+    if ends[1] < probability:
+        return np.inf
+    while high - low > 1e-5:
+        middle = (low + high) / 2
+        reached = probabilities_of(np.array([middle], dtype=np.float32), calibration)[0] >= probability
+        low, high = (low, middle) if reached else (middle, high)
+    return low - 1e-5
+
+
+def ranked_rows(kept: Iterable[Pairs], *, top_k: int, is_symmetric: bool) -> Iterator[tuple[Pairs, np.ndarray]]:
+    """The best pairs of each protein with their ranks from 1, best first, the row's protein being whose list it is."""
+    top = TopPairs(top_k)
+    for pairs in kept:
+        top.add(pairs, is_symmetric=is_symmetric)
+    best, ranks = top.ranked()
+    for start in range(0, len(best), ROWS_IN_GROUP):
+        part = np.arange(start, min(start + ROWS_IN_GROUP, len(best)))
+        yield best.where(part), ranks[part]
+
+
+def write_result(
+    out: Path,
+    rows: Iterable[tuple[Pairs, np.ndarray | None]],
+    *,
+    ids: tuple[str, ...],
+    probabilities: Callable[[np.ndarray], np.ndarray],
+    min_probability: float,
+    with_rank: bool,
+) -> int:
+    """Write pairs and ranks, those of at least `min_probability`, and return how many; the file appears whole or not.
+
+    Columns protein_a, protein_b, probability (float32) and, `with_rank`, rank.
+    """
+    names = pa.array(ids, pa.string())
+    fields = [("protein_a", pa.string()), ("protein_b", pa.string()), ("probability", pa.float32())]
+    schema = pa.schema([*fields, ("rank", pa.int32())] if with_rank else fields)
+    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
+    num_written = 0
+    try:
+        with pyarrow.parquet.ParquetWriter(fresh, schema) as writer:
+            for pairs, ranks in rows:
+                found = probabilities(pairs.logits)
+                is_likely = found >= min_probability
+                columns = [names.take(pa.array(pairs.rows[is_likely])), names.take(pa.array(pairs.columns[is_likely]))]
+                columns.append(pa.array(found[is_likely].astype(np.float32)))
+                if ranks is not None:
+                    columns.append(pa.array(ranks[is_likely]))
+                writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS_IN_GROUP)
+                num_written += int(is_likely.sum())
+        os.replace(fresh, out)
+    except OSError as error:
+        raise UserError(f"{out}: cannot be written ({error.strerror or error}); mend that and run it again") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+    return num_written
