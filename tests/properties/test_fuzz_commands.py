@@ -1,7 +1,7 @@
 """Every command, with files, settings and places as they should not be: exit code 0 and a whole result, or 2, one clear
 error, and nothing half written.
 
-Training is asked to do with one megabyte of memory, so that each run ends, with that as its error, where it would begin.
+Training is asked to do with one megabyte of memory, so that a run ends, with that as its error, where it would begin.
 """
 
 import json
@@ -422,8 +422,8 @@ def test_a_name_that_no_file_can_have_is_refused(place, bundles, esm_folder, com
 
 def test_a_name_with_marks_of_a_console_is_printed_as_it_is(place, bundles):
     """Square brackets and colons are marks of rich."""
-    case = fresh(place) / "[/b] [red] :smile:"
-    case.mkdir()
+    case = fresh(place) / "[/b] [red] :smile: \udce9"
+    case.mkdir(parents=True)
     for name in ("pairs.tsv", "sequences.fasta"):
         _write(case, name, sources()[name] + (b"[/x]\t[/x]\t1\ttest\n" if name == "pairs.tsv" else b">[/x]\nMKV\n"))
     words = [bundles["pair"], case / "pairs.tsv", "--sequences", case / "sequences.fasta", "--allow-self-pairs"]

@@ -33,7 +33,7 @@ FLAGS = {
     "compare": f"{TRAINING_FLAGS} --baselines --out --backbones --methods --seeds",
     "sweep": f"{TRAINING_FLAGS} --out --backbone --method --vary --search --trials --keep-bundles",
     "evaluate": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out --split",
-    "predict": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out",
+    "predict": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out --threshold --min-confidence",
     "screen": f"""{MACHINE_FLAGS} --out --against --top-k --min-probability --self-pairs --exact --column-id
         --column-sequence""",
     "report": "--out",

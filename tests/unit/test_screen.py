@@ -4,6 +4,7 @@ import contextlib
 import itertools
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -202,9 +203,10 @@ def test_a_screen_interrupted_again_and_again_keeps_the_same_pairs(bundles, tmp_
     vectors_PD = 2 * torch.randn(1300, 48, generator=torch.Generator().manual_seed(2))
     ids = tuple(map(str, range(1300)))
     space, _ = pair_space(Proteins(ids, ids), None, self_pairs=False, both_orders=True)
+    pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))
     scorer = exact_scorer(model.head, vectors_PD)
     if estimate:
-        scorer = estimating_scorer(model.head, vectors_PD, space, Rescoring(model, vectors_PD))
+        scorer = estimating_scorer(model.head, vectors_PD, space, Rescoring(model.head, vectors_PD, pool))
 
     def kept(out: Path, *, pieces_at_most: int) -> Pairs:
         selection = Selection(
@@ -218,7 +220,7 @@ def test_a_screen_interrupted_again_and_again_keeps_the_same_pairs(bundles, tmp_
                 raise EndedError
 
         with open_parts(out, {}) as parts:
-            score_bands(space, scorer, selection, parts, advance=advance)
+            score_bands(space, scorer, selection, parts, pool=pool, advance=advance)
             return concatenated(map(selection.still_kept, parts.read_bands()))
 
     expected = kept(tmp_path / "whole", pieces_at_most=10**9)

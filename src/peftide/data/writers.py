@@ -62,12 +62,20 @@ def check_place(path: str | Path) -> None:
     try:
         if not path.parent.is_dir():
             raise UserError(f"{path}: there is no folder {path.parent}; make it first")
-        if os.access(path, os.F_OK, follow_symlinks=False) and stat.S_ISDIR(os.stat(path).st_mode):
+        if _is_folder(path):
             raise UserError(f"{path}: is a folder; name a file to write")
         if not os.access(path.parent, os.W_OK):
             raise UserError(f"{path}: the folder {path.parent} cannot be written to; choose another")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be written ({_reason(error)})") from error
+
+
+def _is_folder(path: Path) -> bool:
+    """As `Path.is_dir`, but for links in a circle, names that are too long and the like an OSError."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
 
 
 def check_folder_place(folder: str | Path) -> None:

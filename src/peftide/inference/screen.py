@@ -24,7 +24,14 @@ from peftide.inference.embed import embed_proteins, embedding_key
 from peftide.inference.encoder import Encoder
 from peftide.inference.encoding_progress import encoding_progress
 from peftide.inference.score import load_for_inference
-from peftide.inference.screen_bands import Scorer, estimating_scorer, exact_scorer, score_bands, scoring_progress
+from peftide.inference.screen_bands import (
+    Scorer,
+    estimating_scorer,
+    exact_scorer,
+    one_thread_each,
+    score_bands,
+    scoring_progress,
+)
 from peftide.inference.screen_estimate import has_fast_integers
 from peftide.inference.screen_pairs import PairSpace, pair_space
 from peftide.inference.screen_parts import Parts, open_parts
@@ -77,16 +84,17 @@ def run_screen(settings: ScreenSettings, console: Console, *, estimate_from_pair
             model, encoder, table, parts, token_budget=token_budget, settings=settings, console=console
         )
         started, num_before = time.perf_counter(), parts.num_bands()
-        rescoring = Rescoring(model, vectors_PD) if estimate else None
-        if rescoring is None:
-            scorer = exact_scorer(model.head, vectors_PD)
-        else:
-            scorer = estimating_scorer(model.head, vectors_PD, space, rescoring)
-        selection = _selection(model, space, scorer, settings)
-        with scoring_progress(console, space.num_pairs) as advance:
-            score_bands(space, scorer, selection, parts, advance=advance)
-        with console.status("ranking and writing"):
-            num_written = _write(out, model, table, space, selection, parts, rescoring, settings)
+        with one_thread_each(vectors_PD.device) as pool:
+            rescoring = Rescoring(model.head, vectors_PD, pool) if estimate else None
+            if rescoring is None:
+                scorer = exact_scorer(model.head, vectors_PD)
+            else:
+                scorer = estimating_scorer(model.head, vectors_PD, space, rescoring)
+            selection = _selection(model, space, scorer, settings)
+            with scoring_progress(console, space.num_pairs) as advance:
+                score_bands(space, scorer, selection, parts, pool=pool, advance=advance)
+            with console.status("ranking and writing"):
+                num_written = _write(out, model, table, space, selection, parts, rescoring, settings)
         seconds = time.perf_counter() - started
     parts.remove()
     scored = [space.num_pairs_of(*band) for band in space.bands()][num_before:]

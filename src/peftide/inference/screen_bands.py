@@ -52,21 +52,26 @@ def estimating_scorer(head: Head, vectors_PD: Tensor, space: PairSpace, rescorin
 
 
 def score_bands(
-    space: PairSpace, scorer: Scorer, selection: Selection, parts: Parts, *, advance: Callable[[float], None]
+    space: PairSpace,
+    scorer: Scorer,
+    selection: Selection,
+    parts: Parts,
+    *,
+    pool: Executor,
+    advance: Callable[[float], None],
 ) -> None:
     """Score every band that is not done yet and keep its part; `advance` is told of pairs, those done before too."""
     num_done = parts.num_bands()
     selection.recall(parts.read_bands())
-    with one_thread_each(scorer.device) as pool:
-        for number, (rows, columns) in enumerate(space.bands()):
-            if number < num_done:
-                advance(space.num_pairs_of(rows, columns))
-                continue
-            scores_RC = torch.empty(rows.stop - rows.start, columns.stop - columns.start, device=scorer.device)
-            for done in as_completed(_fill(pool, space, scorer.fill, rows, columns, scores_RC)):
-                advance(space.num_pairs_of(rows, columns) * done.result() / len(scores_RC))
-            space.leave_out(scores_RC, rows, columns)
-            parts.write_band(number, selection.take_band(scores_RC, rows=rows, columns=columns, pool=pool))
+    for number, (rows, columns) in enumerate(space.bands()):
+        if number < num_done:
+            advance(space.num_pairs_of(rows, columns))
+            continue
+        scores_RC = torch.empty(rows.stop - rows.start, columns.stop - columns.start, device=scorer.device)
+        for done in as_completed(_fill(pool, space, scorer.fill, rows, columns, scores_RC)):
+            advance(space.num_pairs_of(rows, columns) * done.result() / len(scores_RC))
+        space.leave_out(scores_RC, rows, columns)
+        parts.write_band(number, selection.take_band(scores_RC, rows=rows, columns=columns, pool=pool))
 
 
 def _fill(

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Executor
 from pathlib import Path
 
 import numpy as np
@@ -9,13 +10,14 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from scipy.special import expit
+from torch import Tensor
 
 from peftide.errors import UserError
 from peftide.evaluation.assessment import correct
 from peftide.evaluation.calibration import Calibration
 from peftide.inference.predict import EXAMPLES_AT_ONCE
 from peftide.inference.screen_selection import Pairs, TopPairs
-from peftide.models.property_model import PropertyModel
+from peftide.models.heads import Head
 
 ROWS_IN_GROUP = 1 << 20  # of a Parquet row group
 
@@ -23,18 +25,21 @@ ROWS_IN_GROUP = 1 << 20  # of a Parquet row group
 class Rescoring:
     """The head itself, pair by pair, where the logits so far are estimates; remembers by how much those were wrong."""
 
-    def __init__(self, model: PropertyModel, vectors_PD: torch.Tensor) -> None:
-        self._head, self._vectors_PD = model.head, vectors_PD
+    def __init__(self, head: Head, vectors_PD: Tensor, pool: Executor) -> None:
+        self._head, self._vectors_PD, self._pool = head, vectors_PD, pool
         self.largest_error = 0.0
 
-    @torch.inference_mode()
     def __call__(self, pairs: Pairs) -> Pairs:
         """The same pairs with the logits that `predict` has for them."""
-        members_N2 = torch.from_numpy(np.stack([pairs.rows, pairs.columns], axis=1)).long().to(self._vectors_PD.device)
-        found = [self._head(self._vectors_PD[part])[:, 0].cpu() for part in members_N2.split(EXAMPLES_AT_ONCE)]
-        logits = torch.cat(found).numpy() if found else pairs.logits
+        members_N2 = torch.from_numpy(np.stack([pairs.rows, pairs.columns], axis=1)).long()
+        found = list(self._pool.map(self._logits, members_N2.split(EXAMPLES_AT_ONCE)))
+        logits = torch.cat(found).numpy()
         self.largest_error = max(self.largest_error, float(np.abs(logits - pairs.logits).max(initial=0)))
         return Pairs(pairs.rows, pairs.columns, logits)
+
+    @torch.inference_mode()
+    def _logits(self, members_N2: Tensor) -> Tensor:
+        return self._head(self._vectors_PD[members_N2.to(self._vectors_PD.device)])[:, 0].cpu()
 
 
 def probabilities_of(logits: np.ndarray, calibration: Calibration | None) -> np.ndarray:
