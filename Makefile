@@ -7,7 +7,7 @@ PIP := .venv/bin/python -m pip --disable-pip-version-check
 INSTALL := $(PIP) install --quiet --constraint constraints.txt
 INSTALLED := .venv/.installed
 
-.PHONY: help demo test test-quick check bench docs clean
+.PHONY: help demo test test-quick fuzz check bench docs clean
 
 help:  ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
@@ -20,6 +20,9 @@ test: $(INSTALLED)  ## run every test
 
 test-quick: $(INSTALLED)  ## run the tests that are not marked slow
 	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest -m "not slow"
+
+fuzz: $(INSTALLED)  ## try more than 10,000 broken files, settings and bundles (takes about half an hour)
+	PEFTIDE_FUZZ_SCALE=20 OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --hypothesis-show-statistics tests/properties/test_fuzz_readers.py tests/properties/test_fuzz_commands.py tests/properties/test_fuzz_bundles.py
 
 check: $(INSTALLED)  ## format, lint, types, import layers, generated documentation
 	.venv/bin/ruff format --check .

@@ -49,7 +49,7 @@ def results_of(name: str, folder: Path) -> dict[str, list[float]]:
     settings = TrainSettings(
         **write_examples(folder, kind), **options, out=str(folder / "bundle"), epochs=3, batch_examples=8,
         head_width=16, head_dropout=0.0, lora_dropout=0.0, device="cpu", precision="fp32", threads=1,
-        token_budget=100, cache_dir=str(folder / "cache"),
+        token_budget=100, cache_dir=str(folder / "cache"), baselines="none",
     )  # fmt: skip
     run_training(settings, Console(file=io.StringIO()))
     history = read_run(folder / "bundle")["training"]["history"]

@@ -13,7 +13,7 @@ from peftide.data.datasets import read_dataset
 
 ROOT = Path(__file__).parents[2]
 README, GUIDE, ARCHITECTURE = (ROOT / name for name in ("README.md", "docs/guide.md", "ARCHITECTURE.md"))
-PAGES = (README, GUIDE, ARCHITECTURE, ROOT / "CHANGELOG.md")
+PAGES = (README, GUIDE, ARCHITECTURE, ROOT / "CHANGELOG.md", ROOT / "SECURITY.md")
 
 
 def blocks(page: Path, language: str | None = None) -> list[str]:

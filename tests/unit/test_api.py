@@ -47,6 +47,7 @@ def trained(esm_folder, tmp_path_factory):
                     **data,
                     **CPU,
                     out=str(folder / "bundle"),
+                    baselines="none",
                     backbone=str(esm_folder),
                     method="head",
                     epochs=3,
@@ -363,6 +364,7 @@ def test_embeddings_of_a_bundle_are_those_of_its_adapted_backbone(esm_folder, fa
             **data,
             **CPU,
             out=str(tmp_path / "bundle"),
+            baselines="none",
             backbone=str(esm_folder),
             method="lora",
             epochs=1,
@@ -400,7 +402,7 @@ def test_ids_with_a_slash_are_refused_for_hdf5_and_kept_in_parquet(esm_folder, t
     [
         ("embeddings.npy", r"written as \.h5 or \.parquet"),
         ("no/embeddings.h5", "there is no folder"),
-        ("a.h5", "this is a folder"),
+        ("a.h5", "is a folder; name a file"),
     ],
 )
 def test_a_place_for_embeddings_that_cannot_be_is_refused_at_once(esm_folder, fasta, tmp_path, out, message):

@@ -39,6 +39,7 @@ def quiet():
 def settings_for(method, kind, folder, esm_folder, **options):
     """Settings of a run of two epochs on a tiny table in `folder`."""
     given = {
+        "baselines": "none",
         "method": method, "backbone": str(esm_folder), "out": str(folder / "bundle"), "epochs": 2, "batch_examples": 8,
         "device": "cpu", "precision": "fp32", "token_budget": TOKEN_BUDGET, "cache_dir": str(folder / "cache"),
         "head_width": 16, "learning_rate": 1e-2 if method != "full" else 1e-3,
@@ -115,7 +116,7 @@ def test_a_bundle_holds_nothing_that_could_execute(trained, method, kind):
     assert {path.name for path in folder.iterdir() if path.is_dir()} == parts
     assert {"run.json", "head.safetensors", "predictions.tsv"} <= {path.name for path in files}
     for path in files:
-        assert path.suffix in {".json", ".safetensors", ".tsv", ".txt", ".md"}, path
+        assert path.suffix in {".json", ".safetensors", ".tsv", ".txt", ".md", ".html"}, path
         assert not path.read_bytes().startswith((b"\x80", b"PK")), path  # a pickle, or the zip that torch.save writes
 
 

@@ -289,7 +289,7 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
     }
     if item.name in special:
         return special[item.name]
-    one: st.SearchStrategy[Any] = st.text(min_size=1)
+    one: st.SearchStrategy[Any] = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), min_size=1)
     if item.choices:
         one = st.sampled_from(item.choices)
     elif item.base is bool:

@@ -32,6 +32,7 @@ SCHEDULE = Schedule(
 
 def settings_for(folder, esm_folder, *, kind="binary", **options):
     given = {
+        "baselines": "none",
         "method": "lora", "backbone": str(esm_folder), "out": str(folder / "bundle"), "epochs": 3, "batch_examples": 8,
         "device": "cpu", "precision": "fp32", "token_budget": 150, "cache_dir": str(folder / "cache"),
     }  # fmt: skip

@@ -53,7 +53,13 @@ MEBIBYTE = 2**20
 
 
 def settings_for(folder, esm_folder, **options):
-    given = {"backbone": str(esm_folder), "out": str(folder / "bundle"), "device": "cpu", "precision": "fp32"}
+    given = {
+        "baselines": "none",
+        "backbone": str(esm_folder),
+        "out": str(folder / "bundle"),
+        "device": "cpu",
+        "precision": "fp32",
+    }
     return TrainSettings(**write_examples(folder, "pair"), **(given | options))
 
 

@@ -540,9 +540,9 @@ def test_damaged_predictions_are_refused(tmp_path: Path, text: str) -> None:
 
 def test_a_place_that_cannot_be_written_is_named_and_nothing_is_left(tmp_path: Path) -> None:
     write_model_alone(tmp_path / "bundle")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="there is no folder"):
         write_report(tmp_path / "bundle", out=tmp_path / "nowhere" / "page.html")
-    with pytest.raises(UserError, match="cannot be written"):
+    with pytest.raises(UserError, match="is a folder"):
         write_report(tmp_path / "bundle", out=tmp_path / "bundle")
     assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
 

@@ -8,6 +8,7 @@ from peftide.config.setting import (
     FRACTION,
     FRACTION_OR_ZERO,
     NOT_NEGATIVE,
+    NUM_RUNS,
     NUM_THREADS,
     POSITIVE,
     SEED,
@@ -323,7 +324,7 @@ class CompareSettings(JudgeSettings, RecipeSettings):
         "runs of each backbone and method, with seed, seed + 1, ...; all have the split of the first",
         default=3,
         group="training",
-        within=COUNT,
+        within=NUM_RUNS,
     )
 
 
@@ -346,7 +347,7 @@ class SweepSettings(RecipeSettings):
         default="grid",
         group="run",
     )
-    trials: int = setting("combinations that optuna tries in all", default=20, group="run", within=COUNT)
+    trials: int = setting("combinations that optuna tries in all", default=20, group="run", within=NUM_RUNS)
     keep_bundles: bool = setting("keep the model of every trial, not only its numbers", default=False, group="run")
 
 

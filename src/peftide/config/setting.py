@@ -32,6 +32,7 @@ class Interval:
 COUNT = Interval(1, UNCOUNTABLE)
 WIDTH = Interval(1, 1 << 16)  # of matrices: several times the widest backbone
 NUM_THREADS = Interval(1, 1 << 10)
+NUM_RUNS = Interval(1, 10_000)
 NOT_NEGATIVE = Interval(0)
 POSITIVE = Interval(0, with_low=False)
 FRACTION = Interval(0, 1, with_low=False)

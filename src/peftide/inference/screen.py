@@ -18,6 +18,7 @@ from rich.console import Console
 
 from peftide.config import ScreenSettings
 from peftide.data.proteins import read_proteins
+from peftide.data.writers import check_place
 from peftide.errors import UserError
 from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import embed_proteins, embedding_key
@@ -41,7 +42,7 @@ from peftide.models.bundle import PARTS, read_run
 from peftide.models.property_model import PropertyModel
 from peftide.records import Proteins
 
-PROTEINS_IN_PART = 4096  # encoded before their vectors are kept
+PROTEINS_IN_PART = 512  # encoded before their vectors are kept
 ESTIMATE_FROM_PAIRS = 5_000_000  # fewer are scored exactly in half a minute
 
 
@@ -114,10 +115,7 @@ def run_screen(settings: ScreenSettings, console: Console, *, estimate_from_pair
 def _check_out(out: Path) -> None:
     if out.suffix != ".parquet":
         raise UserError(f"--out {out}: pairs are written as Parquet; give a name that ends in .parquet")
-    if out.is_dir():
-        raise UserError(f"--out {out}: this is a folder; give a file name")
-    if not out.parent.is_dir():
-        raise UserError(f"--out {out}: there is no folder {out.parent}; make it first")
+    check_place(out)
 
 
 def _check_model(model: PropertyModel, settings: ScreenSettings) -> None:

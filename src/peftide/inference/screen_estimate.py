@@ -13,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peftide.inference.screen_selection import Pairs, concatenated
-from peftide.inference.screen_tiles import COLUMNS_AT_ONCE, TileFunction, gelu_, linear_layers
+from peftide.inference.screen_tiles import TileFunction, gelu_, linear_layers
 from peftide.models.heads import Head
 
 STEPS = 255  # of the grid between the least and the largest value of a feature
+ESTIMATED_COLUMNS = 1024  # at once; more would leave the caches, fewer repack the weights too often
 TRIAL_ROWS, TRIAL_COLUMNS = 64, 16_384
 HIGHEST_TRIED, OTHERS_TRIED = 20_000, 80_000
 
@@ -61,7 +62,7 @@ def estimated_tiles(head: Head, vectors_PD: Tensor) -> TileFunction:
     own_PH = F.linear(standard_PD, half_mean_HD, inner_H)
     difference_HD = difference_HD * grid.step_D
     largest_H = difference_HD.abs().amax(dim=1)
-    width, num_hidden, num_columns = standard_PD.shape[1], len(own_PH[0]), COLUMNS_AT_ONCE["cpu"]
+    width, num_hidden, num_columns = standard_PD.shape[1], len(inner_H), ESTIMATED_COLUMNS
 
     def weights_of(row: int) -> tuple[Tensor, Tensor, Tensor]:
         """Integer weights (F, H) of the features of all pairs with one protein, their scale (H,) and the rest (H,)."""
@@ -95,9 +96,7 @@ def estimated_tiles(head: Head, vectors_PD: Tensor) -> TileFunction:
                 torch.sub(larger[:size], smaller[:size].view(torch.int8), out=features[:size, width:])
                 torch._int_mm(features[:size], weights_FH, out=sums[:size])
                 gelu_(torch.addcmul(rest_H, hidden[:size].copy_(sums[:size]), scale_H, out=hidden[:size]))
-                out_RC[number, start - columns.start : block.stop - columns.start] = (
-                    hidden[:size] @ outer_1H[0] + outer_1
-                )
+                out_RC[number, start - columns.start :][:size] = hidden[:size] @ outer_1H[0] + outer_1
 
     return fill
 

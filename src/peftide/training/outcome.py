@@ -53,9 +53,15 @@ def score_held_out(model: PropertyModel, dataset: Dataset, vectors_PD: np.ndarra
     return Outcome(model, raw, metrics, columns)
 
 
-def judge(subject: Subject, outcome: Outcome, examples: Examples, console: Console) -> Assessment:
-    """Intervals, baselines, calibration and a verdict, which is printed; see `assess`."""
-    baselines = baselines_of(subject, subject.settings.baselines, examples.baseline_scores)
+def judge(
+    subject: Subject, outcome: Outcome, examples: Examples, console: Console, *, is_interrupted: bool
+) -> Assessment:
+    """Intervals, baselines, calibration and a verdict, which is printed; see `assess`.
+
+    is_interrupted: leaves out the baselines, since whoever presses Ctrl-C wants an end.
+    """
+    wanted = "none" if is_interrupted else subject.settings.baselines
+    baselines = baselines_of(subject, wanted, examples.baseline_scores)
     if baselines:
         console.print(f"comparing with {', '.join(baselines)} on the same examples ...", highlight=False)
     found = assess(

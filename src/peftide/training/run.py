@@ -27,7 +27,7 @@ from peftide.training.advice import what_would_fit
 from peftide.training.build import hold_on_device, standardize
 from peftide.training.checkpoint import Checkpoints, unfinished_run
 from peftide.training.examples import Examples, data_digests, read_examples
-from peftide.training.loop import AfterEpoch, Fit
+from peftide.training.loop import INTERRUPTED, AfterEpoch, Fit
 from peftide.training.memory import encoding_budget, memory_limit
 from peftide.training.outcome import Outcome, headline, judge, score_held_out
 from peftide.training.progress import TrainingProgress
@@ -80,7 +80,7 @@ def run_training(settings: TrainSettings, console: Console, examples: Examples |
         write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})
         if outcome.predictions:
             write_table(folder / "predictions.tsv", outcome.predictions)
-        assessment = judge(subject, outcome, examples, console)
+        assessment = judge(subject, outcome, examples, console, is_interrupted=fit.ended.startswith(INTERRUPTED))
         add_to_run(folder, {"assessment": assessment.to_json()})
         write_report(folder)
     console.print(f"bundle written to {folder}; report.html in it tells of it", highlight=False)
