@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from peftide.errors import UserError
+from peftide.inference.predict import EXAMPLES_AT_ONCE
 from peftide.inference.screen_bands import Scorer, estimating_scorer, exact_scorer, one_thread_each
 from peftide.inference.screen_estimate import has_fast_integers
 from peftide.inference.screen_pairs import PairSpace
@@ -111,11 +112,12 @@ def measured(
     """One row: the head pair by pair; tiles spread over the screen for the given time; what follows them."""
     num_proteins, device = len(vectors_PD), vectors_PD.device
     space = PairSpace(num_proteins, 0, num_proteins, None, self_pairs=False, both_orders=True)
+    pairs = random_pairs(num_proteins, arguments.seed)
+    predict_rate = pairs_per_second(partial(by_predict, head, vectors_PD), pairs, device)
     num_workers = torch.get_num_threads() if device.type == "cpu" else 1
     with one_thread_each(device) as pool:
+        rescoring_rate = pairs_per_second(Rescoring(head, vectors_PD, pool), pairs, device)
         rescoring = Rescoring(head, vectors_PD, pool)
-        predict_rate = rate_by_pair(rescoring, num_proteins, arguments.seed)
-        rescoring.largest_error = 0.0
         scorer, preparing = timed(
             lambda: (
                 estimating_scorer(head, vectors_PD, space, rescoring) if estimate else exact_scorer(head, vectors_PD)
@@ -127,7 +129,7 @@ def measured(
         candidates = candidates_per_place(space, scorer, arguments.top_k)
     num_rescored = candidates * arguments.top_k * num_proteins if estimate else 0
     scoring_seconds = space.num_pairs / tiles["pairs_per_second"]
-    rescoring_seconds = num_rescored / predict_rate
+    rescoring_seconds = num_rescored / rescoring_rate
     later_seconds = selecting_seconds + rescoring_seconds + ranking_seconds
     return {
         "variant": f"{kind}, estimated in int8" if estimate else f"{kind}, float32",
@@ -146,13 +148,24 @@ def measured(
     }
 
 
-def rate_by_pair(rescoring: Rescoring, num_proteins: int, seed: int) -> float:
-    """Pairs a second of the head on random pairs, as in `peftide predict`, on all threads."""
+def random_pairs(num_proteins: int, seed: int) -> Pairs:
+    """Pairs drawn at random."""
     generator = np.random.default_rng(seed)
     rows, columns = (generator.integers(0, num_proteins, PAIRS_BY_PREDICT, dtype=np.int32) for _ in range(2))
-    pairs = Pairs(rows, columns, np.zeros(PAIRS_BY_PREDICT, dtype=np.float32))
-    rescoring(pairs.where(np.arange(10_000)))
-    _, clock = timed(lambda: rescoring(pairs), torch.device("cpu"))
+    return Pairs(rows, columns, np.zeros(PAIRS_BY_PREDICT, dtype=np.float32))
+
+
+@torch.inference_mode()
+def by_predict(head: Head, vectors_PD: Tensor, pairs: Pairs) -> Tensor:
+    """The head pair by pair on all threads, as `peftide predict` runs it."""
+    members_N2 = torch.from_numpy(np.stack([pairs.rows, pairs.columns], axis=1)).long().to(vectors_PD.device)
+    return torch.cat([head(vectors_PD[part]) for part in members_N2.split(EXAMPLES_AT_ONCE)])
+
+
+def pairs_per_second(work: Callable[[Pairs], object], pairs: Pairs, device: torch.device) -> float:
+    """Speed on some pairs, after a warm-up."""
+    work(pairs.where(np.arange(10_000)))
+    _, clock = timed(partial(work, pairs), device)
     return len(pairs) / clock.seconds
 
 

@@ -93,6 +93,22 @@ def test_embedding_speed_writes_a_row_for_each_variant(load, options):
     assert results["ratio_to_stock"] > 0
 
 
+def test_screening_writes_a_row_for_each_head_and_the_time_of_all_pairs(load, tmp_path):
+    out = tmp_path / "out.json"
+    words = ["--proteins", "300", "--width", "16", "--head-width", "32", "--top-k", "5", "--device", "cpu"]
+    load("screening").main([*words, "--threads", "1", "--seconds-per-variant", "0.01", "--json", str(out)])
+    results = json.loads(out.read_text("utf-8"))
+    assert results["benchmark"] == "screening"
+    assert {"before", "after"} == results["load_average"].keys()
+    rows = {row["variant"]: row for row in results["rows"]}
+    assert {"mlp, float32", "paper, float32", "linear, float32"} <= rows.keys()
+    for row in rows.values():
+        assert row["pairs"] == 300 * 299 // 2
+        assert 0 < row["pairs_timed"] <= row["pairs"]
+        assert row["seconds_in_all"] >= row["scoring_seconds"] == pytest.approx(row["pairs"] / row["pairs_per_second"])
+        assert row["ratio_to_predict"] > 0
+
+
 def test_a_neighbourhood_has_the_pairs_asked_for_among_the_proteins_asked_for(load):
     clique = [(a, b) for a in range(12) for b in range(a)]
     pairs = pair_set(load, [*clique, *((12 + n, 13 + n) for n in range(200))])

@@ -56,7 +56,7 @@ def test_every_mistake_is_listed_at_once() -> None:
     said = refused("--vary lora_rank=0,4 --vary epochs --vary data=x,y --vary seed=1,1 --vary warmup_fraction=0.5..0.1")
     for problem in (
         "(5 problems)",
-        "lora_rank must be a whole number at least 1, not 0",
+        "lora_rank must be a whole number at least 1 and below",
         "epochs: write NAME=V1,V2,... or NAME=LOW..HIGH",
         "data cannot be varied; choose among ",
         "seed names a value twice",

@@ -15,10 +15,10 @@ from torch import Tensor
 from peftide.errors import UserError
 from peftide.evaluation.assessment import correct
 from peftide.evaluation.calibration import Calibration
-from peftide.inference.predict import EXAMPLES_AT_ONCE
 from peftide.inference.screen_selection import Pairs, TopPairs
 from peftide.models.heads import Head
 
+PAIRS_AT_ONCE = 1024  # by one worker; what is made of more would leave the caches
 ROWS_IN_GROUP = 1 << 20  # of a Parquet row group
 
 
@@ -32,7 +32,7 @@ class Rescoring:
     def __call__(self, pairs: Pairs) -> Pairs:
         """The same pairs with the logits that `predict` has for them."""
         members_N2 = torch.from_numpy(np.stack([pairs.rows, pairs.columns], axis=1)).long()
-        found = list(self._pool.map(self._logits, members_N2.split(EXAMPLES_AT_ONCE)))
+        found = list(self._pool.map(self._logits, members_N2.split(PAIRS_AT_ONCE)))
         logits = torch.cat(found).numpy()
         self.largest_error = max(self.largest_error, float(np.abs(logits - pairs.logits).max(initial=0)))
         return Pairs(pairs.rows, pairs.columns, logits)
