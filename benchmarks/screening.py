@@ -21,11 +21,12 @@ from torch import Tensor
 
 from peftide.errors import UserError
 from peftide.inference.predict import EXAMPLES_AT_ONCE
-from peftide.inference.screen_bands import Scorer, estimating_scorer, exact_scorer, one_thread_each
+from peftide.inference.screen_bands import Scorer, estimating_scorer, one_thread_each
 from peftide.inference.screen_estimate import has_fast_integers
 from peftide.inference.screen_pairs import PairSpace
 from peftide.inference.screen_result import Rescoring
 from peftide.inference.screen_selection import ROWS_AT_ONCE, Pairs, Selection, TopPairs
+from peftide.inference.screen_tiles import tile_function
 from peftide.models.bundle import load_bundle
 from peftide.models.heads import Head
 from peftide.models.machine import Machine, choose_machine
@@ -103,7 +104,8 @@ def heads(arguments: argparse.Namespace) -> dict[str, Head]:
         return {model.head_shape.kind: model.head}
     torch.manual_seed(arguments.seed)
     shape = {"width": arguments.width, "arity": 2, "num_outputs": 1, "hidden_width": arguments.head_width}
-    return {kind: Head(kind, **shape, dropout=0.1).eval().requires_grad_(False) for kind in KINDS}
+    made = {kind: Head(kind, **shape, dropout=0.1).eval().requires_grad_(False) for kind in KINDS}
+    return {kind: head for kind, head in made.items() if kind in arguments.heads}
 
 
 def measured(
@@ -116,20 +118,20 @@ def measured(
     predict_rate = pairs_per_second(partial(by_predict, head, vectors_PD), pairs, device)
     num_workers = torch.get_num_threads() if device.type == "cpu" else 1
     with one_thread_each(device) as pool:
-        rescoring_rate = pairs_per_second(Rescoring(head, vectors_PD, pool), pairs, device)
-        rescoring = Rescoring(head, vectors_PD, pool)
-        scorer, preparing = timed(
-            lambda: (
-                estimating_scorer(head, vectors_PD, space, rescoring) if estimate else exact_scorer(head, vectors_PD)
-            ),
-            device,
-        )
+        exact, preparing = timed(partial(tile_function, head, vectors_PD), device)
+        scorer = Scorer(exact, None, device)
+        if estimate:
+            make = partial(estimating_scorer, head, vectors_PD, space, Rescoring(exact, pool))
+            scorer, preparing = timed(make, device)
         tiles = timed_tiles(space, scorer, pool, num_workers=num_workers, max_seconds=arguments.seconds_per_variant)
         selecting_seconds, ranking_seconds = timed_selection(space, pool, arguments, device)
-        candidates = candidates_per_place(space, scorer, arguments.top_k)
-    num_rescored = candidates * arguments.top_k * num_proteins if estimate else 0
+        num_rescored, rescoring_seconds = 0.0, 0.0
+        if estimate:
+            kept = kept_in_the_end(space, scorer, arguments.top_k)
+            _, rescoring = timed(partial(Rescoring(exact, pool), kept), device)
+            rows_over_sample = num_proteins / ROWS_AT_ONCE
+            num_rescored, rescoring_seconds = len(kept) * rows_over_sample, rescoring.seconds * rows_over_sample
     scoring_seconds = space.num_pairs / tiles["pairs_per_second"]
-    rescoring_seconds = num_rescored / rescoring_rate
     later_seconds = selecting_seconds + rescoring_seconds + ranking_seconds
     return {
         "variant": f"{kind}, estimated in int8" if estimate else f"{kind}, float32",
@@ -172,12 +174,13 @@ def pairs_per_second(work: Callable[[Pairs], object], pairs: Pairs, device: torc
 def timed_tiles(
     space: PairSpace, scorer: Scorer, pool: Executor, *, num_workers: int, max_seconds: float
 ) -> dict[str, float]:
-    """Speed of scoring tiles spread evenly over the screen, one for each worker at once, until the time is over."""
-    starts = np.arange(0, space.num_rows, ROWS_AT_ONCE)
+    """Speed of scoring until the time is over: for each worker a tile, beside each other, at places spread evenly."""
+    starts = np.arange(0, space.num_rows, ROWS_AT_ONCE * num_workers)
     starts = starts[np.argsort((np.arange(len(starts)) * GOLDEN_FRACTION) % 1, kind="stable")].tolist()
     num_pairs, seconds, processor_seconds = 0, 0.0, 0.0
-    for number in range(0, len(starts), num_workers):
-        some = [slice(start, min(start + ROWS_AT_ONCE, space.num_rows)) for start in starts[number:][:num_workers]]
+    for number, first in enumerate(starts):
+        stop = min(first + ROWS_AT_ONCE * num_workers, space.num_rows)
+        some = [slice(start, min(start + ROWS_AT_ONCE, stop)) for start in range(first, stop, ROWS_AT_ONCE)]
         _, clock = timed(partial(list, pool.map(partial(filled, space, scorer), some)), scorer.device)
         if number:  # the first ones warm up
             num_pairs += sum((rows.stop - rows.start) * (space.num_rows - rows.start) for rows in some)
@@ -220,11 +223,12 @@ def timed_selection(
     return selecting.seconds / share, ranking.seconds / max(len(pairs), 1) * arguments.top_k * space.num_proteins
 
 
-def candidates_per_place(space: PairSpace, scorer: Scorer, top_k: int) -> float:
-    """Pairs that are scored again in the end, for each place in the lists: those of rows whose lists are complete."""
-    tile_RC = filled(space, scorer, slice(0, min(ROWS_AT_ONCE, space.num_rows)))
+def kept_in_the_end(space: PairSpace, scorer: Scorer, top_k: int) -> Pairs:
+    """Pairs that are scored again in the end, of some rows whose lists are complete."""
+    tile_RC = filled(space, scorer, slice(0, ROWS_AT_ONCE))
     cuts_R1 = tile_RC.topk(min(top_k, tile_RC.shape[1]), dim=1).values[:, -1:] - (scorer.margin or 0.0)
-    return float((tile_RC >= cuts_R1).sum() / (len(tile_RC) * top_k))
+    rows, columns = (tile_RC >= cuts_R1).nonzero(as_tuple=True)
+    return Pairs(rows.int().numpy(), columns.int().numpy(), tile_RC[rows, columns].numpy())
 
 
 def parse(words: Sequence[str]) -> argparse.Namespace:
@@ -234,6 +238,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--width", type=int, default=320, help="numbers in a vector (%(default)s, swissprot-10m)")
     parser.add_argument("--head-width", type=int, default=512, help="hidden units of the mlp head (%(default)s)")
     parser.add_argument("--top-k", type=int, default=100, help="partners kept for each protein (%(default)s)")
+    parser.add_argument("--heads", nargs="+", choices=KINDS, default=KINDS, help="kinds of head (all)")
     parser.add_argument("--bundle", help="time the head of this bundle alone, on vectors like those it was trained on")
     parser.add_argument("--device", default="auto", help="auto, cpu or cuda (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="CPU threads; all cores when absent")

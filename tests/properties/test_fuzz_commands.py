@@ -286,11 +286,8 @@ def toml_of(value: Any) -> str:
     return json.dumps(value) if isinstance(value, str) else str(value)
 
 
-toml_values = st.recursive(
-    st.one_of(st.booleans(), st.integers(), st.floats(), st.sampled_from(ODD_NUMBERS), texts),
-    lambda values: st.lists(values, max_size=3),
-    max_leaves=4,
-)
+toml_scalars = st.one_of(st.booleans(), st.integers(), st.floats(), st.sampled_from(ODD_NUMBERS), texts)
+toml_values = st.one_of(toml_scalars, toml_scalars, st.lists(toml_scalars, max_size=3), st.just([[]]))
 
 
 @st.composite

@@ -354,6 +354,19 @@ def test_labels_that_do_not_fit_are_problems(proteins, labels, target, expected)
     assert expected in error_of(proteins, labels_of(*labels), target=target)
 
 
+@pytest.mark.parametrize("label", ["mem\x1b[2Jbrane", "a\x07", "a\tb", "\x9b31m"])
+def test_a_class_that_a_terminal_would_obey_is_a_problem(proteins, label):
+    with pytest.raises(UserError, match=r"has characters that cannot be printed .*; write it without them"):
+        proteins(labels_of(label, "soluble", label, "soluble"))
+
+
+def test_a_class_may_have_any_letters_and_spaces(proteins):
+    labels = ["inner\u00a0membrane", "\u03b2 \U0001f469\u200d\U0001f52c"]
+    assert set(proteins(labels_of(*labels, *labels)).classes) == set(labels)
+    several = proteins(labels_of("kinase\nbinder", "kinase", "binder motor"), target="multilabel")
+    assert several.classes == ("binder", "kinase", "motor")
+
+
 def test_labels_must_be_among_those_of_a_trained_model(proteins):
     dataset = proteins(labels_of("c", "a"), kind="multiclass", classes=("a", "b", "c"))
     assert (dataset.targets.tolist(), dataset.classes) == ([2, 0], ("a", "b", "c"))

@@ -153,6 +153,20 @@ def test_a_loss_that_is_no_number_ends_the_run_with_the_step_and_a_mend(esm_fold
         run.fit()
 
 
+def test_a_gradient_that_is_no_number_ends_the_run_with_the_step_and_its_proteins(esm_folder, tmp_path):
+    run = Run(tmp_path, esm_folder)
+    run.trainer.parameters[0].register_hook(lambda gradient: gradient * float("inf"))
+    message = r"the gradient of step 1 \(epoch 1\) is (nan|inf): lower --learning-rate .* first proteins: P0\d, P0"
+    with pytest.raises(UserError, match=message):
+        run.fit()
+
+
+def test_weights_that_explode_in_the_last_step_of_an_epoch_end_the_run(esm_folder, tmp_path):
+    run = Run(tmp_path, esm_folder, learning_rate=1e38, warmup_fraction=0.0, batch_examples=64)
+    with pytest.raises(UserError, match="the validation scores of an epoch are no numbers: lower --learning-rate"):
+        run.fit()
+
+
 def test_a_metric_of_another_kind_of_target_is_refused_before_training(esm_folder, tmp_path):
     settings = settings_for(tmp_path, esm_folder, kind="regression", metric="aupr")
     with pytest.raises(UserError, match=r"--metric aupr: not a metric of regression targets; choose one of spearman"):

@@ -20,12 +20,13 @@ from peftide.config import PredictSettings, ScreenSettings, TrainSettings
 from peftide.errors import UserError
 from peftide.evaluation.calibration import Calibration
 from peftide.inference.screen import run_screen
-from peftide.inference.screen_bands import estimating_scorer, exact_scorer, score_bands
+from peftide.inference.screen_bands import Scorer, estimating_scorer, score_bands
 from peftide.inference.screen_estimate import has_fast_integers
 from peftide.inference.screen_pairs import pair_space
 from peftide.inference.screen_parts import open_parts
 from peftide.inference.screen_result import Rescoring
 from peftide.inference.screen_selection import Pairs, Selection, concatenated
+from peftide.inference.screen_tiles import tile_function
 from peftide.models.bundle import load_bundle, read_run, save_bundle
 from peftide.records import Proteins
 
@@ -204,9 +205,10 @@ def test_a_screen_interrupted_again_and_again_keeps_the_same_pairs(bundles, tmp_
     ids = tuple(map(str, range(1300)))
     space, _ = pair_space(Proteins(ids, ids), None, self_pairs=False, both_orders=True)
     pool = ThreadPoolExecutor(2, initializer=torch.set_num_threads, initargs=(1,))
-    scorer = exact_scorer(model.head, vectors_PD)
+    exact = tile_function(model.head, vectors_PD)
+    scorer = Scorer(exact, None, vectors_PD.device)
     if estimate:
-        scorer = estimating_scorer(model.head, vectors_PD, space, Rescoring(model.head, vectors_PD, pool))
+        scorer = estimating_scorer(model.head, vectors_PD, space, Rescoring(exact, pool))
 
     def kept(out: Path, *, pieces_at_most: int) -> Pairs:
         selection = Selection(

@@ -167,6 +167,13 @@ def test_a_forged_fact_is_refused_with_the_reason(forged, place, value, expected
     assert expected in refusal(folder)
 
 
+def test_names_of_classes_may_have_any_letters_and_spaces(forged):
+    folder = forged("head")
+    classes = ("inner\u00a0membrane", "\u03b2 \U0001f469\u200d\U0001f52c")
+    set_in(folder / RUN, "model.target.classes", list(classes))
+    assert load_bundle(folder, dtype=torch.float32).target.classes == classes
+
+
 CALIBRATION = {
     "kind": "isotonic",
     "target": "binary",

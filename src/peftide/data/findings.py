@@ -1,6 +1,7 @@
 """What reading finds: problems for one error that lists them all, notes for the user to see."""
 
 import difflib
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import islice
@@ -31,6 +32,11 @@ class Findings:
         first = [problem for problems in self.problems.values() for problem in problems[:share]]
         others = [problem for problems in self.problems.values() for problem in problems[share:]]
         raise_problems(f"{path} cannot be used as it is", first + others, shown=SHOWN)
+
+
+def has_controls(text: str) -> bool:
+    """Whether a text holds characters that a terminal obeys, or halves of characters; all others may be in a name."""
+    return not text.isprintable() and any(unicodedata.category(letter) in ("Cc", "Cs") for letter in text)
 
 
 def words(text: str) -> frozenset[str]:

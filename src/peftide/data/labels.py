@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from peftide.data.findings import Findings, listed, nearest, quoted, repeated, rows_by_value, words
+from peftide.data.findings import Findings, has_controls, listed, nearest, quoted, repeated, rows_by_value, words
 from peftide.data.symmetry import SYMMETRY_CLASSES, SYMMETRY_HELP, read_symbols
 from peftide.data.tables import Table
 from peftide.errors import UserError
@@ -75,6 +75,7 @@ def read_targets(
         return _symmetry(labels, findings=findings)
     if kind == "multilabel":
         return _multilabel(labels, classes=classes, findings=findings)
+    _report_controls(labels, {label: (label,) for label in rows}, findings=findings)
     return (_binary if kind == "binary" else _multiclass)(labels, classes=classes, findings=findings)
 
 
@@ -198,6 +199,7 @@ def _multilabel(labels: Labels, *, classes: tuple[str, ...] | None, findings: Fi
     separator = _separator(labels.rows)
     whole = frozenset(classes or ())
     parts_of = {label: (label,) if label in whole else _parts(label, separator) for label in labels.rows}
+    _report_controls(labels, parts_of, findings=findings)
     known = classes or tuple(sorted({part for parts in parts_of.values() for part in parts}, key=_natural_order))
     if len(known) > MOST_CLASSES:
         what = f"{len(known):,} different labels are too many"
@@ -237,6 +239,14 @@ def _several(
     sizes = listed(f"{name} ({int(size):,})" for name, size in zip(classes, values_NC.sum(axis=0), strict=True))
     findings.notes.append(f"{labels.table.path}: the label is any of {len(classes)} classes: {sizes}")
     return Targets("multilabel", classes, values_NC)
+
+
+def _report_controls(labels: Labels, parts_of: Mapping[str, Sequence[str]], *, findings: Findings) -> None:
+    """Names of classes are printed, so what a terminal would obey is a problem."""
+    for label, parts in parts_of.items():
+        if any(map(has_controls, parts)):
+            what = f"label {quoted(label)} has characters that cannot be printed"
+            labels.report(label, what, "write it without them", findings)
 
 
 def _separator(labels: Mapping[str, Sequence[int]]) -> str | None:

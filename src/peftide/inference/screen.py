@@ -28,7 +28,6 @@ from peftide.inference.score import load_for_inference
 from peftide.inference.screen_bands import (
     Scorer,
     estimating_scorer,
-    exact_scorer,
     one_thread_each,
     score_bands,
     scoring_progress,
@@ -38,6 +37,7 @@ from peftide.inference.screen_pairs import PairSpace, pair_space
 from peftide.inference.screen_parts import Parts, open_parts
 from peftide.inference.screen_result import Rescoring, least_logit, probabilities_of, ranked_rows, write_result
 from peftide.inference.screen_selection import Selection
+from peftide.inference.screen_tiles import tile_function
 from peftide.models.bundle import PARTS, read_run
 from peftide.models.property_model import PropertyModel
 from peftide.records import Proteins
@@ -86,10 +86,10 @@ def run_screen(settings: ScreenSettings, console: Console, *, estimate_from_pair
         )
         started, num_before = time.perf_counter(), parts.num_bands()
         with one_thread_each(vectors_PD.device) as pool:
-            rescoring = Rescoring(model.head, vectors_PD, pool) if estimate else None
-            if rescoring is None:
-                scorer = exact_scorer(model.head, vectors_PD)
-            else:
+            exact = tile_function(model.head, vectors_PD)
+            scorer, rescoring = Scorer(exact, None, vectors_PD.device), None
+            if estimate:
+                rescoring = Rescoring(exact, pool)
                 scorer = estimating_scorer(model.head, vectors_PD, space, rescoring)
             selection = _selection(model, space, scorer, settings)
             with scoring_progress(console, space.num_pairs) as advance:

@@ -13,12 +13,11 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
-from peftide.inference.screen_estimate import estimated_tiles, trial_pairs
+from peftide.inference.screen_estimate import EstimateFunction, estimated_tiles, trial_pairs
 from peftide.inference.screen_pairs import PairSpace
 from peftide.inference.screen_parts import Parts
 from peftide.inference.screen_result import Rescoring
 from peftide.inference.screen_selection import ROWS_AT_ONCE, Selection
-from peftide.inference.screen_tiles import TileFunction, tile_function
 from peftide.models.heads import Head
 
 # A pair is looked at again where its estimate is at most this times the largest error seen in a trial below what it
@@ -33,14 +32,9 @@ class Scorer:
     margin: how far below the limit an estimated logit may be; None where the logits are those of the head itself.
     """
 
-    fill: TileFunction
+    fill: EstimateFunction
     margin: float | None
     device: torch.device
-
-
-def exact_scorer(head: Head, vectors_PD: Tensor) -> Scorer:
-    """The logits of any head."""
-    return Scorer(tile_function(head, vectors_PD), None, vectors_PD.device)
 
 
 def estimating_scorer(head: Head, vectors_PD: Tensor, space: PairSpace, rescoring: Rescoring) -> Scorer:
@@ -75,7 +69,7 @@ def score_bands(
 
 
 def _fill(
-    pool: Executor, space: PairSpace, fill: TileFunction, rows: slice, columns: slice, scores_RC: Tensor
+    pool: Executor, space: PairSpace, fill: EstimateFunction, rows: slice, columns: slice, scores_RC: Tensor
 ) -> Iterator[Future[int]]:
     """Start to score a band, some rows in each task, which gives their number.
 
@@ -88,7 +82,7 @@ def _fill(
         yield pool.submit(_filled, fill, chosen, slice(columns.start + skipped, columns.stop), part_RC[:, skipped:])
 
 
-def _filled(fill: TileFunction, rows: slice, columns: slice, part_RC: Tensor) -> int:
+def _filled(fill: EstimateFunction, rows: slice, columns: slice, part_RC: Tensor) -> int:
     fill(rows, columns, part_RC)
     return len(part_RC)
 

@@ -5,6 +5,7 @@ They only say which pairs are worth a look: what is written is computed again in
 Shapes: P proteins, R rows and C columns of a tile, D width, H hidden units, F = 2 D features.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,8 +14,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from peftide.inference.screen_selection import Pairs, concatenated
-from peftide.inference.screen_tiles import TileFunction, gelu_, linear_layers
+from peftide.inference.screen_tiles import gelu_, linear_layers
 from peftide.models.heads import Head
+
+EstimateFunction = Callable[[slice, slice, Tensor], None]  # fills (R, C) with estimates of rows R against columns C
 
 STEPS = 255  # of the grid between the least and the largest value of a feature
 ESTIMATED_COLUMNS = 1024  # at once; more would leave the caches, fewer repack the weights too often
@@ -48,7 +51,7 @@ def make_grid(standard_PD: Tensor) -> Grid:
 
 
 @torch.no_grad()
-def estimated_tiles(head: Head, vectors_PD: Tensor) -> TileFunction:
+def estimated_tiles(head: Head, vectors_PD: Tensor) -> EstimateFunction:
     """Estimates of the logits of an mlp pair head on a CPU.
 
     For a fixed protein a the product part of the hidden layer, (a * b) W, is b (diag(a) W): b itself and |a - b|, both
@@ -102,7 +105,7 @@ def estimated_tiles(head: Head, vectors_PD: Tensor) -> TileFunction:
 
 
 @torch.no_grad()
-def trial_pairs(estimate: TileFunction, *, rows: range, columns: range) -> Pairs:
+def trial_pairs(estimate: EstimateFunction, *, rows: range, columns: range) -> Pairs:
     """Some 100,000 pairs, always the same, with their estimates, to see how good those are.
 
     Of up to 64 rows, each against up to 16,384 columns, the pairs of the highest estimates, which matter most and can

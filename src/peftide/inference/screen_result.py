@@ -10,36 +10,35 @@ import pyarrow as pa
 import pyarrow.parquet
 import torch
 from scipy.special import expit
-from torch import Tensor
 
 from peftide.errors import UserError
 from peftide.evaluation.assessment import correct
 from peftide.evaluation.calibration import Calibration
 from peftide.inference.screen_selection import Pairs, TopPairs
-from peftide.models.heads import Head
+from peftide.inference.screen_tiles import TileFunction
 
-PAIRS_AT_ONCE = 1024  # by one worker; what is made of more would leave the caches
 ROWS_IN_GROUP = 1 << 20  # of a Parquet row group
 
 
 class Rescoring:
-    """The head itself, pair by pair, where the logits so far are estimates; remembers by how much those were wrong."""
+    """Exact logits in the place of estimates; remembers by how much those were wrong."""
 
-    def __init__(self, head: Head, vectors_PD: Tensor, pool: Executor) -> None:
-        self._head, self._vectors_PD, self._pool = head, vectors_PD, pool
+    def __init__(self, exact: TileFunction, pool: Executor) -> None:
+        self._exact, self._pool = exact, pool
         self.largest_error = 0.0
 
     def __call__(self, pairs: Pairs) -> Pairs:
-        """The same pairs with the logits that `predict` has for them."""
-        members_N2 = torch.from_numpy(np.stack([pairs.rows, pairs.columns], axis=1)).long()
-        found = list(self._pool.map(self._logits, members_N2.split(PAIRS_AT_ONCE)))
-        logits = torch.cat(found).numpy()
+        """The same pairs, which are in the order of their rows, with the logits of the head."""
+        starts = np.flatnonzero(np.diff(pairs.rows, prepend=-1))
+        found = self._pool.map(self._of_row, pairs.rows[starts], np.split(pairs.columns, starts[1:]))
+        logits = np.concatenate([pairs.logits[:0], *found])
         self.largest_error = max(self.largest_error, float(np.abs(logits - pairs.logits).max(initial=0)))
         return Pairs(pairs.rows, pairs.columns, logits)
 
-    @torch.inference_mode()
-    def _logits(self, members_N2: Tensor) -> Tensor:
-        return self._head(self._vectors_PD[members_N2.to(self._vectors_PD.device)])[:, 0].cpu()
+    def _of_row(self, row: int, columns: np.ndarray) -> np.ndarray:
+        logits_1C = torch.empty(1, len(columns))
+        self._exact(slice(row, row + 1), torch.from_numpy(columns).long(), logits_1C)
+        return logits_1C[0].numpy()
 
 
 def probabilities_of(logits: np.ndarray, calibration: Calibration | None) -> np.ndarray:

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from peftide.models.heads import Head
 
-TileFunction = Callable[[slice, slice, Tensor], None]  # fills (R, C) with the logits of rows R against columns C
+# Fills (R, C) with the logits of rows R against columns C, which may be any, given as a tensor of their numbers
+TileFunction = Callable[[slice, slice | Tensor, Tensor], None]
 
 # Columns at once: what is made of them stays in the second-level cache of a CPU core; on a GPU it fills the device
 COLUMNS_AT_ONCE = {"cpu": 512, "cuda": 32_768, "mps": 8_192}
@@ -44,7 +45,7 @@ def _paper_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
     num_columns = COLUMNS_AT_ONCE[standard_PD.device.type]
 
     @torch.no_grad()
-    def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
+    def fill(rows: slice, columns: slice | Tensor, out_RC: Tensor) -> None:
         rows_RH = factors_PH[rows]
         buffer = factors_PH.new_empty(min(PAPER_ROWS, len(rows_RH)), num_columns, len(weights_H))
         for start, block_CH in _blocks(factors_PH[columns], num_columns):
@@ -62,7 +63,7 @@ def _tanh_tiles(head: Head, halves_PH: Tensor) -> TileFunction:
     num_columns = COLUMNS_AT_ONCE[halves_PH.device.type]
 
     @torch.no_grad()
-    def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
+    def fill(rows: slice, columns: slice | Tensor, out_RC: Tensor) -> None:
         for start, block_CH in _blocks(halves_PH[columns], num_columns):
             for row, one_H in enumerate(halves_PH[rows]):
                 hidden_CH = (block_CH + one_H).tanh_()
@@ -79,7 +80,7 @@ def _linear_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
     num_columns = COLUMNS_AT_ONCE[standard_PD.device.type]
 
     @torch.no_grad()
-    def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
+    def fill(rows: slice, columns: slice | Tensor, out_RC: Tensor) -> None:
         difference = standard_PD.new_empty(num_columns, standard_PD.shape[1])
         for start, block_CD in _blocks(standard_PD[columns], num_columns):
             tile_RC = out_RC[:, start : start + len(block_CD)]
@@ -101,7 +102,7 @@ def _mlp_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
     num_columns = COLUMNS_AT_ONCE[standard_PD.device.type]
 
     @torch.no_grad()
-    def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
+    def fill(rows: slice, columns: slice | Tensor, out_RC: Tensor) -> None:
         features = standard_PD.new_empty(num_columns, 2 * width)
         hidden = standard_PD.new_empty(num_columns, own_PH.shape[1])
         own_CH = own_PH[columns]

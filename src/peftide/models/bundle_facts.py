@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args
 
 from peftide.config import LongProteins, Method
 from peftide.config.setting import FRACTION_OR_ZERO, POSITIVE, Interval
+from peftide.data.findings import has_controls
 from peftide.data.labels import MOST_CLASSES
 from peftide.data.symmetry import SYMMETRY_CLASSES
 from peftide.errors import raise_problems
@@ -30,7 +31,7 @@ HEAD_SIZES = {  # far beyond any use, and too small for sizes that no number cou
     "num_outputs": Interval(1, MOST_CLASSES + 1),
     "hidden_width": Interval(1, 1 << 17),
 }
-LONGEST_TEXT = 4096  # characters of a name
+LONGEST_PATH = 4096
 FEWEST_CLASSES = {"binary": 2, "multiclass": 2, "multilabel": 1, "regression": 0}
 MOST_OF_KIND = {"binary": 2, "multiclass": MOST_CLASSES, "multilabel": MOST_CLASSES, "regression": 0}
 MISSING = "is missing"
@@ -84,7 +85,7 @@ def _problems(facts: Mapping[str, Any]) -> Iterator[str]:
         if facts.get(name) not in words:
             yield f"{name} must be one of {', '.join(words)}, not {shown(facts.get(name))}"
     for name in ("backbone", "backbone_fingerprint"):
-        if not _is_name(facts.get(name)):
+        if not _is_name(facts.get(name)) or len(facts[name]) > LONGEST_PATH:
             yield f"{name} must be a text that can be printed, not {shown(facts.get(name))}"
     yield from _number(facts, "max_residues", Interval(1, 1 << 40), whole=True)
     yield from (f"head: {problem}" for problem in _head_problems(_object(facts.get("head"))))
@@ -101,7 +102,7 @@ def _number(facts: Mapping[str, Any], name: str, within: Interval, *, whole: boo
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and 0 < len(value) <= LONGEST_TEXT and value.isprintable()
+    return isinstance(value, str) and value != "" and not has_controls(value)
 
 
 def _head_problems(head: Mapping[str, Any]) -> Iterator[str]:

@@ -104,6 +104,7 @@ class Trainer:
         self.parameters: list[nn.Parameter] = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.num_steps = schedule.epochs * math.ceil(len(self.train) / schedule.batch_examples)
         self.halved = False
+        self.mend = f"lower --learning-rate (now {schedule.learning_rate}), or use --precision fp32"
 
     def fit(
         self,
@@ -214,13 +215,14 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.gradient(batch, step, show)
-        if not math.isfinite(loss):
-            ids = [self.train.proteins.ids[row] for row in np.unique(self.train.members_NK[batch])[:5]]
-            raise UserError(
-                f"the loss of step {step + 1} (epoch {epoch}) is {loss}: lower --learning-rate (now "
-                f"{self.schedule.learning_rate}), or use --precision fp32; the step's first proteins: {', '.join(ids)}"
-            )
-        nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm)
+        norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm).item()
+        for what, number in (("loss", loss), ("gradient", norm)):
+            if not math.isfinite(number):
+                ids = [self.train.proteins.ids[row] for row in np.unique(self.train.members_NK[batch])[:5]]
+                raise UserError(
+                    f"the {what} of step {step + 1} (epoch {epoch}) is {number}: {self.mend}; "
+                    f"the step's first proteins: {', '.join(ids)}"
+                )
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         if (step + 1) % STEPS_PER_TRIM == 0:
@@ -275,6 +277,8 @@ class Trainer:
             budget = encoding_budget(self.token_budget, self.device)
             vectors_PD = embed_proteins(self.encoder, pieces, token_budget=budget)
         scores = score_examples(self.model, vectors_PD, members_NK.reshape(self.validation.members_NK.shape))
+        if not np.isfinite(scores).all():
+            raise UserError(f"the validation scores of an epoch are no numbers: {self.mend}")
         assert self.validation.targets is not None
         values = measure(self.validation.kind, self.validation.targets, scores, classes=self.validation.classes)
         if self.schedule.metric not in values:
