@@ -233,7 +233,9 @@ def odd_parquet(draw: Callable, content: bytes) -> bytes:
     if draw(st.integers(0, 9)) == 0:
         names, arrays = [*names, names[0]], [*arrays, arrays[0]]
     sink = io.BytesIO()
-    pyarrow.parquet.write_table(pa.Table.from_arrays(arrays, names).slice(0, draw(st.sampled_from([99, 99, 99, 99, 1, 0]))), sink)
+    pyarrow.parquet.write_table(
+        pa.Table.from_arrays(arrays, names).slice(0, draw(st.sampled_from([99, 99, 99, 99, 1, 0]))), sink
+    )
     whole = sink.getvalue()
     return draw(with_odd_bytes(whole)) if draw(st.integers(0, 2)) == 0 else whole
 
