@@ -282,6 +282,9 @@ def test_a_second_process_is_kept_from_the_same_screen(tmp_path):
 def test_a_damaged_part_is_named(bundles, proteome, tmp_path):
     folder = tmp_path / ".scores.parquet.parts"
     folder.mkdir()
+    np.save(folder / "vectors-00000.npy", np.zeros((NUM_PROTEINS, 47), dtype=np.float32))
+    with pytest.raises(UserError, match=r"vectors-00000.npy: is damaged .*not float32 of \(40, 48\)"):
+        screen(bundles("mlp"), proteome)
     (folder / "vectors-00000.npy").write_bytes(b"none")
     with pytest.raises(UserError, match=r"vectors-00000.npy: is damaged"):
         screen(bundles("mlp"), proteome)

@@ -204,7 +204,7 @@ def _vectors(
         advance = stack.enter_context(encoding_progress(console, sum(protein.num_residues for protein in chosen)))
         for number, start in enumerate(range(0, len(chosen), PROTEINS_IN_PART)):
             some = chosen[start : start + PROTEINS_IN_PART]
-            vectors_PD = parts.read_vectors(number)
+            vectors_PD = parts.read_vectors(number, shape=(len(some), encoder.backbone.width))
             if vectors_PD is None:
                 vectors_PD = embed_proteins(encoder, some, token_budget=token_budget, store=store, advance=advance)
                 parts.write_vectors(number, vectors_PD)

@@ -56,10 +56,17 @@ class Parts:
             table = _read(self._band(number), pyarrow.parquet.read_table)
             yield Pairs(*(table[name].to_numpy().copy() for name in ("row", "column", "logit")))
 
-    def read_vectors(self, number: int) -> np.ndarray | None:
-        """A part of the vectors; None where it is not there yet."""
+    def read_vectors(self, number: int, *, shape: tuple[int, int]) -> np.ndarray | None:
+        """A part of the vectors, which must have this shape; None where it is not there yet."""
+
+        def load(path: Path) -> np.ndarray:
+            vectors_PD = np.load(path, mmap_mode="r", allow_pickle=False)
+            if vectors_PD.shape != shape or vectors_PD.dtype != np.float32:
+                raise ValueError(f"{vectors_PD.dtype} of shape {vectors_PD.shape}, not float32 of {shape}")
+            return np.array(vectors_PD)
+
         path = self._vectors(number)
-        return _read(path, np.load) if path.is_file() else None
+        return _read(path, load) if path.is_file() else None
 
     def write_vectors(self, number: int, vectors_PD: np.ndarray) -> None:
         """Keep a part of the vectors."""

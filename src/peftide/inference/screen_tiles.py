@@ -103,8 +103,9 @@ def _mlp_tiles(head: Head, standard_PD: Tensor) -> TileFunction:
 
     @torch.no_grad()
     def fill(rows: slice, columns: slice | Tensor, out_RC: Tensor) -> None:
-        features = standard_PD.new_empty(num_columns, 2 * width)
-        hidden = standard_PD.new_empty(num_columns, own_PH.shape[1])
+        size = min(num_columns, out_RC.shape[1])
+        features = standard_PD.new_empty(size, 2 * width)
+        hidden = standard_PD.new_empty(size, own_PH.shape[1])
         own_CH = own_PH[columns]
         for start, block_CD in _blocks(standard_PD[columns], num_columns):
             features_CF, hidden_CH = features[: len(block_CD)], hidden[: len(block_CD)]
