@@ -50,7 +50,7 @@ from peftide.evaluation.robustness import SweepResult
 from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import embed_proteins, residue_states
 from peftide.inference.encoder import Encoder
-from peftide.inference.encoding_progress import encoding_progress
+from peftide.inference.live_bars import encoding_progress
 from peftide.inference.predict import prediction_columns
 from peftide.inference.score import inference_budget, load_for_inference, score_dataset
 from peftide.inference.screen import Screen, run_screen

@@ -10,7 +10,7 @@ from peftide.config import MachineSettings
 from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
-from peftide.inference.encoding_progress import encoding_progress
+from peftide.inference.live_bars import encoding_progress
 from peftide.inference.predict import score_examples
 from peftide.models.bundle import load_bundle
 from peftide.models.machine import Machine, choose_machine

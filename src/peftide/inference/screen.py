@@ -23,14 +23,13 @@ from peftide.errors import UserError
 from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import embed_proteins, embedding_key
 from peftide.inference.encoder import Encoder
-from peftide.inference.encoding_progress import encoding_progress
+from peftide.inference.live_bars import encoding_progress, scoring_progress
 from peftide.inference.score import load_for_inference
 from peftide.inference.screen_bands import (
     Scorer,
     estimating_scorer,
     one_thread_each,
     score_bands,
-    scoring_progress,
 )
 from peftide.inference.screen_estimate import has_fast_integers
 from peftide.inference.screen_pairs import PairSpace, pair_space

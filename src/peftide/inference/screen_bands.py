@@ -9,8 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from torch import Tensor
 
 from peftide.inference.screen_estimate import EstimateFunction, estimated_tiles, trial_pairs
@@ -102,17 +100,3 @@ def one_thread_each(device: torch.device) -> Iterator[Executor]:
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(num_threads)
-
-
-@contextmanager
-def scoring_progress(console: Console, num_pairs: int) -> Iterator[Callable[[float], None]]:
-    """Yield a function to be told of pairs just scored; silent where there is no terminal."""
-    columns = (
-        TextColumn("scoring"),
-        BarColumn(bar_width=30),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} pairs  {task.speed:,.0f}/s"),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task("scoring", total=num_pairs)
-        yield lambda pairs: progress.update(task, advance=pairs)

@@ -1,0 +1,33 @@
+"""Live bars for long work: what is done, how fast, time left."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+from peftide.inference.embed import Advance
+
+
+def encoding_progress(console: Console, num_residues: int) -> AbstractContextManager[Advance]:
+    """Yield a function to be told of residues just encoded; silent where there is no terminal."""
+    return live_bar(console, num_residues, doing="encoding", unit="residues")
+
+
+def scoring_progress(console: Console, num_pairs: int) -> AbstractContextManager[Callable[[float], None]]:
+    """Yield a function to be told of pairs just scored; silent where there is no terminal."""
+    return live_bar(console, num_pairs, doing="scoring", unit="pairs")
+
+
+@contextmanager
+def live_bar(console: Console, total: int, *, doing: str, unit: str) -> Iterator[Callable[[float], None]]:
+    """Yield a function to be told of how much was just done of `total`; silent where there is no terminal."""
+    columns = (
+        TextColumn(doing),
+        BarColumn(bar_width=30),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit + "  {task.speed:,.0f}/s"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+        task = progress.add_task(doing, total=total)
+        yield lambda done: progress.update(task, advance=done)
