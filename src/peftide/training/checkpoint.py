@@ -24,6 +24,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from peftide.data.writers import write_json
 from peftide.errors import UserError
 
 FOLDER = "checkpoints"
@@ -161,9 +162,7 @@ def unfinished_run(
                 "on with it, --restart to throw it away, or another folder"
             )
         place.mkdir(parents=True, exist_ok=True)
-        fresh = place / f".run.json.{os.getpid()}.new"
-        fresh.write_text(json.dumps(identity, indent=2), "utf-8")
-        os.replace(fresh, known)
+        write_json(known, identity)
         yield Checkpoints(place, interval_seconds=interval_seconds)
         shutil.rmtree(place)
     finally:

@@ -75,7 +75,9 @@ def run_training(settings: TrainSettings, console: Console, examples: Examples |
         peak = peak_memory_bytes(machine.device)
         outcome = score_held_out(subject.model, dataset, vectors_PD, seed=settings.seed)
         console.print(headline(outcome.metrics, subject.schedule.metric), highlight=False)
-        document = _document(examples, machine, fit, outcome, settings=settings, seconds=seconds, peak=peak)
+        document = _document(
+            examples, machine, fit, outcome, settings=settings, digests=digests, seconds=seconds, peak=peak
+        )
         save_bundle(folder, outcome.model, document)  # before the baselines, which take their time
         write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})
         if outcome.predictions:
@@ -203,6 +205,7 @@ def _document(
     outcome: Outcome,
     *,
     settings: TrainSettings,
+    digests: dict[str, str],
     seconds: float,
     peak: int,
 ) -> dict[str, Any]:
@@ -210,7 +213,7 @@ def _document(
     return {
         "settings": asdict(settings),
         "data": {
-            "sha256": data_digests(settings),
+            "sha256": digests,
             "examples": {split: len(dataset.part(split)) for split in SPLITS},
             "proteins": len(dataset.proteins),
             "notes": list(dataset.notes),
