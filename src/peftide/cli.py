@@ -83,7 +83,7 @@ def _printable(text: str) -> str:
 def run(settings: Settings) -> int:
     """Carry out the command of the settings; 1 where a strict audit flags or the self-test fails, else 0."""
     # Threads that wait for each other sleep instead of spinning: on a machine with other work, a step of two threads is
-    # two to five times faster so (measured), and on a quiet one no slower. OpenMP reads it once, when torch loads it.
+    # two to five times faster so (measured), on a quiet one equal to a few per cent. OpenMP reads it as torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from peftide import api  # here, because it loads torch, which takes seconds that --help should not
 
