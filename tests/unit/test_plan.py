@@ -40,6 +40,7 @@ PROBE = Probe(
     scoring_seconds=3.0,
     startup_seconds=4.0,
     held_bytes=5000,
+    is_resident=False,
 )
 CACHE = CacheNeed(num_bytes=4000, new_tokens=100, is_kept=True, note="")
 
@@ -130,6 +131,13 @@ def test_gradients_do_not_add_to_a_step_of_one_part():
     one_part = replace(WORK, steps=(StepWork(50),))
     found = forecast(one_part, PROBE, NEED, CACHE, EXECUTION, epochs=1, base_bytes=0)
     assert found.peak_memory_bytes == 5000 + 100 + 2050 - 100
+
+
+def test_resident_memory_grows_by_what_is_kept_and_not_by_the_holes_of_a_small_sample():
+    probe = replace(PROBE, is_resident=True)
+    found = forecast(WORK, probe, NEED, CACHE, EXECUTION, epochs=1, base_bytes=700)
+    in_step = 1050 + 1.25 * (20 + 20) * (50 - 25)
+    assert found.peak_memory_bytes == 700 + 5000 + 100 + in_step
 
 
 def test_a_large_validation_can_be_the_peak():

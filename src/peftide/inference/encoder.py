@@ -9,12 +9,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from peftide.errors import UserError
 from peftide.inference.device_states import DeviceStates
 from peftide.inference.store import StateStore
 from peftide.models.adapters import base_model, first_trained_layer
 from peftide.models.backbones import Backbone
 from peftide.models.machine import Machine
-from peftide.models.packed import PackedBatch, embed_tokens, encoder_layer, pack, pool, run_layers
+from peftide.models.packed import (
+    LayerFunction,
+    PackedBatch,
+    embed_tokens,
+    encoder_layer,
+    has_varlen,
+    pack,
+    pool,
+    run_layers,
+)
 from peftide.models.tokens import Pieces
 
 
@@ -46,7 +56,7 @@ class Encoder:
         self.device_states: DeviceStates | None = None
         self.esm = base_model(model)
         self.num_frozen_layers = first_trained_layer(model)
-        self.layer_function = torch.compile(encoder_layer, dynamic=True) if compile_layers else encoder_layer
+        self.layer_function = compiled_layer(machine) if compile_layers else encoder_layer
         place(model, machine)
 
     def vectors(self, proteins: Sequence[Pieces]) -> Tensor:
@@ -116,6 +126,19 @@ class Encoder:
         """Output of the frozen layers (T, D) for pieces by themselves."""
         pieces = [Pieces(len(t) - 2, (0,), (t,), (np.zeros(len(t) - 2, dtype=np.float32),)) for t in tokens]
         return self._compute_frozen(self._pack(pieces))
+
+
+def compiled_layer(machine: Machine) -> LayerFunction:
+    """`encoder_layer`, compiled once for all numbers and lengths of pieces.
+
+    Raises UserError where attention is a call per piece: what is compiled would then be of one batch alone.
+    """
+    if not has_varlen(machine.device, machine.dtype):
+        raise UserError(
+            f"--compile: layers are compiled on a CUDA GPU in bf16 alone, and this is {machine.device} in "
+            f"{machine.precision}; leave it out"
+        )
+    return torch.compile(encoder_layer, dynamic=True)
 
 
 def place(model: nn.Module, machine: Machine) -> None:

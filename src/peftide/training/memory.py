@@ -60,11 +60,12 @@ class Footprint:
         """Bytes for each token encoded at once, with gradient where anything of the backbone is trained."""
         if not self.layers:
             return self.per_token_encoding
-        if checkpoint_layers:
-            training = len(self.layers) * self.per_state + max(self.layers) + self.transient_checkpointed
-        else:
-            training = sum(self.layers) + self.transient
-        return max(training, self.per_token_encoding)
+        on_top = max(self.layers) + self.transient_checkpointed if checkpoint_layers else self.transient
+        return max(self.kept_per_token(checkpoint_layers=checkpoint_layers) + on_top, self.per_token_encoding)
+
+    def kept_per_token(self, *, checkpoint_layers: bool) -> int:
+        """Bytes for each token whose graph is held."""
+        return len(self.layers) * self.per_state if checkpoint_layers else sum(self.layers)
 
 
 @dataclass(frozen=True)

@@ -81,7 +81,7 @@ class Probe:
     alone, the whole step); encode: the same proteins without gradient, frozen states at hand; frozen: what the frozen
     layers and their keeping add when a protein comes for the first time; scoring_seconds: of a validation, without its
     encoding; startup_seconds: the first call's surplus. held_bytes: above the start of the probe, with weights,
-    gradients and moments.
+    gradients and moments. is_resident: bytes are of the process, with the holes between its tensors.
     """
 
     gradient: Measured
@@ -91,6 +91,7 @@ class Probe:
     scoring_seconds: float
     startup_seconds: float
     held_bytes: int
+    is_resident: bool
 
 
 def run_probe(subject: Subject, work: Work, *, keeps_states: bool, base_bytes: int) -> Probe:
@@ -126,6 +127,7 @@ def run_probe(subject: Subject, work: Work, *, keeps_states: bool, base_bytes: i
         scoring_seconds=scoring_seconds,
         startup_seconds=startup_seconds,
         held_bytes=held if encodes else held_by_head,
+        is_resident=ladder.device.type == "cpu",
     )
 
 
