@@ -172,7 +172,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         classes = measure_classes(dataset.kind, dataset.targets, scores, classes=dataset.classes)
     intervals = bootstrap_intervals(
         statistic(dataset.kind, dataset.targets, scores, classes=dataset.classes),
-        dataset.members_NK,
+        dataset.member_groups(),
         generator=np.random.default_rng(0),
         num_replicates=num_replicates(len(dataset)),
     )

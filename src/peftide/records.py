@@ -36,6 +36,7 @@ class Dataset:
         regression (N,) float32; None when the file carries no labels.
     classes: names of the classes in column order; binary: (negative, positive); regression: ().
     split_N: "train", "val", "test" or "unused" per example; None when not yet split.
+    cluster_P: int64 cluster of similar proteins that each protein is in; None where that is not known.
     notes: what was cleaned, recognised or counted on reading, one sentence each, for the user to see.
     """
 
@@ -46,10 +47,15 @@ class Dataset:
     targets: np.ndarray | None
     classes: tuple[str, ...]
     split_N: np.ndarray | None = None
+    cluster_P: np.ndarray | None = None
     notes: tuple[str, ...] = field(default=())
 
     def __len__(self) -> int:
         return len(self.members_NK)
+
+    def member_groups(self) -> np.ndarray:
+        """What is independent of each other (N, K): the clusters of the proteins where they are known, else these."""
+        return self.members_NK if self.cluster_P is None else self.cluster_P[self.members_NK]
 
     def subset(self, rows: np.ndarray) -> Dataset:
         """The examples in `rows` (indices or mask) over the same table of proteins."""

@@ -11,14 +11,14 @@ from peftide.cli import COMMANDS, main, parse
 from peftide.config import DemoSettings, EmbedSettings, EvaluateSettings, PredictSettings, Settings, TrainSettings
 from peftide.errors import UserError
 
-TABLE_FLAGS = """--sequences --allow-self-pairs --column-a --column-b --column-id --column-sequence --column-label
-    --column-split"""
+TABLE_FLAGS = """--sequences --allow-self-pairs --column-a --column-b --column-cluster --column-id --column-sequence
+    --column-label --column-split"""
 MACHINE_FLAGS = "--device --precision --threads --token-budget --compile --cache-dir --cache-limit-gb"
 TRAINING_FLAGS = f"""{TABLE_FLAGS} {MACHINE_FLAGS} --audit --strict --split-by --split-identity --split-seed --task
     --target --max-residues --long-proteins --val-fraction --test-fraction --head --head-width --head-dropout --pooling
     --lora-rank --lora-alpha --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --learning-rate
-    --weight-decay --warmup-fraction --clip-norm --patience --metric --class-weights --seed --checkpoint-layers
-    --memory"""
+    --weight-decay --warmup-fraction --clip-norm --patience --metric --class-weights --sampling --group-weight --seed
+    --checkpoint-layers --memory"""
 FLAGS = {
     "demo": "--out",
     "split": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --out --by --identity --coverage

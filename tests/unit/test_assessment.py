@@ -1,7 +1,9 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from sklearn.metrics import average_precision_score
 
 from peftide.evaluation.assessment import assess, correct, num_replicates, verdict
 from peftide.evaluation.baselines import BASELINES, BaselineScores, held_out, majority
@@ -50,15 +52,15 @@ def scores_of(dataset, *, noise=0.8):
     return scores
 
 
-def judged(kind, *, baselines=None, group_P=None, splits=SIZES, noise=0.8):
-    dataset = dataset_of(kind, splits=splits)
+def judged(kind, *, baselines=None, cluster_P=None, splits=SIZES, noise=0.8, groups=None):
+    dataset = replace(dataset_of(kind, splits=splits), cluster_P=cluster_P)
     raw = scores_of(dataset, noise=noise)
     calibration = None
     if kind != "regression":
         generator = np.random.default_rng(0)
         calibration = fit_calibration(kind, dataset.part("val").targets, raw["val"], generator=generator)
     found = assess(
-        dataset, raw, calibration, group_P=group_P, baselines=baselines or {}, generator=np.random.default_rng(0)
+        dataset, raw, calibration, groups=groups or {}, baselines=baselines or {}, generator=np.random.default_rng(0)
     )
     return dataset, raw, calibration, found
 
@@ -144,9 +146,32 @@ def test_without_a_test_part_validation_is_judged():
 def test_intervals_draw_the_groups_that_are_given():
     num_proteins = sum(SIZES.values())
     alone = judged("binary")[-1].intervals["test"]["auroc"]
-    together = judged("binary", group_P=np.arange(num_proteins) // 15)[-1].intervals["test"]["auroc"]
+    together = judged("binary", cluster_P=np.arange(num_proteins) // 15)[-1].intervals["test"]["auroc"]
     assert together.estimate == alone.estimate
     assert together.high - together.low != alone.high - alone.low
+
+
+def test_one_family_of_copies_counts_as_one_protein_in_the_metrics_per_cluster():
+    """Of 90 test proteins 60 are one cluster: the metrics per cluster are those of weights 1/60 and 1."""
+    cluster_P = np.arange(sum(SIZES.values()))
+    cluster_P[140:200] = 140
+    dataset, raw, calibration, found = judged("binary", cluster_P=cluster_P, baselines=BASELINES)
+    test, scores = dataset.part("test"), correct(raw["test"], calibration)
+    weights_N = np.r_[np.full(60, 1 / 60), np.ones(30)]
+    expected = measure("binary", test.targets, scores, classes=test.classes, weights_N=weights_N)
+    assert found.per_cluster["test"] == pytest.approx(expected)
+    assert found.per_cluster["test"]["aupr"] != pytest.approx(found.intervals["test"]["aupr"].estimate)
+    assert found.baselines["majority"].per_cluster["test"]["aupr"] == pytest.approx(expected["prevalence"])
+    assert judged("binary")[-1].per_cluster == {}
+
+
+def test_a_coarse_group_is_measured_as_the_union_of_its_classes():
+    dataset, raw, calibration, found = judged("multilabel", groups={"a or b": (0, 1), "c": (2,)})
+    test, scores = dataset.part("test"), correct(raw["test"], calibration)
+    union = 1 - (1 - scores[:, 0]) * (1 - scores[:, 1])
+    truths = test.targets[:, :2].max(axis=1)
+    assert found.groups["test"]["a or b"]["aupr"] == pytest.approx(average_precision_score(truths, union))
+    assert found.groups["test"]["c"] == pytest.approx(found.classes["test"]["c"])
 
 
 def test_large_sets_are_drawn_less_often():

@@ -3,7 +3,14 @@
 import numpy as np
 import pytest
 
-from peftide.training.batches import encoding_cost, pair_batches, plain_batches, token_chunks, unique_members
+from peftide.training.batches import (
+    cluster_batches,
+    encoding_cost,
+    pair_batches,
+    plain_batches,
+    token_chunks,
+    unique_members,
+)
 
 
 def clique(num_proteins: int) -> np.ndarray:
@@ -159,3 +166,18 @@ def test_encoding_cost_counts_by_hand():
     result = encoding_cost([np.array([0, 1]), np.array([2])], members_N2, np.array([10, 20, 30]))
     assert (result.encoded_tokens, result.member_tokens) == (60 + 30, 30 + 40 + 60)
     assert result.reuse == pytest.approx(130 / 90)
+
+
+def test_every_cluster_comes_up_as_often_as_any_other_and_its_members_in_turn():
+    cluster_N = np.repeat([7, 3, 5], [900, 90, 10])
+    batches = cluster_batches(cluster_N, batch_examples=64, generator=np.random.default_rng(0))
+    rows = np.concatenate(batches)
+    assert len(rows) == 1000
+    assert max(map(len, batches)) <= 64
+    times = np.bincount(rows, minlength=1000)
+    for cluster in (3, 5, 7):
+        inside = times[cluster_N == cluster]
+        assert 280 < inside.sum() < 390
+        assert inside.max() - inside.min() <= 1
+    again = cluster_batches(cluster_N, batch_examples=64, generator=np.random.default_rng(0))
+    assert all((one == other).all() for one, other in zip(batches, again, strict=True))

@@ -283,6 +283,7 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
         "target": st.sampled_from(["auto", "multilabel"]),
         "memory": st.sampled_from([None, "6GB", "500 MiB"]),
         "negatives": st.none(),  # for pairs only
+        "sampling": st.just("examples"),  # clusters: for proteins only
         "vary": st.sampled_from([None, ("seed=1,2", "epochs=1,2")]),
         "val_fraction": st.floats(0.01, 0.49),
         "test_fraction": st.floats(0.01, 0.49),

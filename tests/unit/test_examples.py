@@ -49,8 +49,8 @@ def test_without_a_split_column_no_family_is_in_two_parts(tmp_path):
     parts = families_by_split(examples)
     assert all(parts.values())
     assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == NUM_FAMILIES
-    assert len(np.unique(examples.group_P)) == NUM_FAMILIES
-    assert [examples.group_P[row] for row in range(0, 120, 3)] == [examples.group_P[row] for row in range(2, 120, 3)]
+    assert len(np.unique(examples.dataset.cluster_P)) == NUM_FAMILIES
+    assert examples.dataset.cluster_P[::3].tolist() == examples.dataset.cluster_P[2::3].tolist()
     assert "note: 120 proteins in 40 clusters at 30% identity" in said
     assert "audit: PASSED: no protein of one split, nor a close relative of it, is in another" in said
     assert any("120 proteins in 40 clusters" in note for note in examples.dataset.notes)
@@ -60,13 +60,13 @@ def test_by_protein_families_are_torn_apart_and_the_audit_says_so(tmp_path):
     examples, said = read(**family_table(tmp_path), split_by="protein")
     parts = families_by_split(examples)
     assert parts["train"] & parts["test"]
-    assert examples.group_P is None
+    assert examples.dataset.cluster_P is None
     assert "audit: FLAGGED: a score on these splits would mislead" in said
 
 
 def test_relatives_above_the_asked_identity_alone_stay_together(tmp_path):
     examples, _ = read(**family_table(tmp_path), split_identity=0.99)
-    assert len(np.unique(examples.group_P)) > NUM_FAMILIES
+    assert len(np.unique(examples.dataset.cluster_P)) > NUM_FAMILIES
 
 
 def test_the_seed_of_the_split_alone_decides_it(tmp_path):
@@ -91,7 +91,7 @@ def test_a_flagged_split_is_refused_where_settings_are_strict_and_named_where_no
 def test_a_sound_split_is_trained_on_where_settings_are_strict(tmp_path):
     examples, _ = read(**write_examples(tmp_path, "pair"), strict=True)
     assert examples.audit.flags == ()
-    assert examples.group_P is None
+    assert examples.dataset.cluster_P is None
 
 
 def test_a_fast_audit_searches_no_relatives_and_none_is_none(tmp_path):
@@ -124,3 +124,49 @@ def test_settings_of_a_split_that_the_table_brings_are_named_as_ignored(tmp_path
 def test_a_table_without_validation_examples_is_refused(tmp_path):
     with pytest.raises(UserError, match="40 training and 0 validation examples"):
         read(**family_table(tmp_path, split="train test test"))
+
+
+def clustered_table(folder: Path, *, empty: bool = False) -> dict[str, str]:
+    """The families, each with its number in a column `cluster`, and without a split."""
+    settings = family_table(folder)
+    lines = Path(settings["data"]).read_text().splitlines()
+    rows = [f"{line}\tfamily {number // NUM_MEMBERS}" for number, line in enumerate(lines[1:])]
+    if empty:
+        rows[5] = f"{lines[6]}\t"
+    Path(settings["data"]).write_text("\n".join([f"{lines[0]}\tcluster", *rows]) + "\n")
+    return settings
+
+
+def test_clusters_of_the_table_are_taken_and_not_looked_for(tmp_path):
+    examples, said = read(**clustered_table(tmp_path))
+    assert examples.dataset.cluster_P.tolist() == [number // NUM_MEMBERS for number in range(120)]
+    parts = families_by_split(examples)
+    assert sum(map(len, parts.values())) == len(set.union(*parts.values())) == NUM_FAMILIES
+    assert "note: 120 proteins in 40 clusters as given (largest: 3)" in said
+
+
+def test_a_column_of_clusters_with_gaps_is_left_alone_unless_it_is_named(tmp_path):
+    table = clustered_table(tmp_path, empty=True)
+    examples, said = read(**table)
+    assert "column 'cluster' is not read as cluster: some of its cells are empty" in said
+    assert "at 30% identity" in said
+    assert len(np.unique(examples.dataset.cluster_P)) == NUM_FAMILIES
+    with pytest.raises(UserError, match=r"families.tsv:7: no value in column 'cluster'"):
+        read(**table, column_cluster="cluster")
+
+
+def test_a_protein_in_two_clusters_is_a_problem(tmp_path):
+    table = clustered_table(tmp_path)
+    path = Path(table["data"])
+    first = path.read_text().splitlines()[1]
+    path.write_text(path.read_text() + first.replace("family 0", "family 1") + "\n")
+    with pytest.raises(UserError, match=r"families.tsv:122: 'F00_0' is in another cluster than at .*:2; keep one"):
+        read(**table)
+
+
+def test_sampling_by_clusters_looks_for_them_where_the_table_has_none(tmp_path):
+    table = family_table(tmp_path, split="train val test")
+    assert read(**table)[0].dataset.cluster_P is None
+    examples, said = read(**table, sampling="clusters")
+    assert len(np.unique(examples.dataset.cluster_P)) == NUM_FAMILIES
+    assert "120 proteins in 40 clusters at 30% identity" in said

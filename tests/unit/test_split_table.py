@@ -173,7 +173,7 @@ def test_labels_of_proteins_stay_as_they_were_written(tmp_path, kind, labels):
     )
     peftide.split(settings)
     written = table_of(settings.out)
-    assert list(written.columns) == ["id", "sequence", "label", "split"]
+    assert list(written.columns) == ["id", "sequence", "label", "split", "cluster"]
     for column in ("id", "sequence", "label"):
         assert written[column].tolist() == table[column].tolist()
     by_family = written.groupby(written["id"].str[:3])["split"].nunique()

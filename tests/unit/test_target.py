@@ -165,3 +165,26 @@ def test_a_regression_target_of_any_size_is_standardised(size):
     standard = (torch.from_numpy(targets) - target.center) / target.scale
     assert standard.std(correction=0).item() == pytest.approx(1, rel=1e-3)
     assert scores(standard[:, None], target) == pytest.approx(targets, rel=1e-4)
+
+
+def test_the_loss_of_a_group_is_that_of_any_of_its_classes():
+    logits_BC, targets = logits(3), multilabel_targets()
+    alone = Target("multilabel", ("a", "b", "c"))
+    grouped = Target("multilabel", ("a", "b", "c"), groups=((0, 1), (1, 2)), group_weight=0.5)
+    none = 1 - sigmoid(logits_BC)
+    expected = [
+        log_loss(targets[:, list(columns)].max(axis=1), 1 - none[:, columns].prod(axis=1))
+        for columns in ([0, 1], [1, 2])
+    ]
+    found = value_of(logits_BC, targets, grouped) - value_of(logits_BC, targets, alone)
+    assert found == pytest.approx(0.5 * np.mean(expected), rel=1e-5)
+
+
+@pytest.mark.parametrize("size", [-200.0, 200.0])
+def test_the_loss_of_a_group_and_its_gradient_are_finite_for_sure_predictions(size):
+    logits_BC = torch.full((NUM_EXAMPLES, 3), size, requires_grad=True)
+    target = Target("multilabel", ("a", "b", "c"), groups=((0, 1, 2),), group_weight=1.0)
+    value = loss(logits_BC, torch.from_numpy(multilabel_targets()), target)
+    value.backward()
+    assert torch.isfinite(value)
+    assert torch.isfinite(logits_BC.grad).all()

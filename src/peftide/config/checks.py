@@ -12,6 +12,7 @@ from peftide.config.commands import (
     FractionSettings,
     MachineSettings,
     PlanSettings,
+    RecipeSettings,
     Settings,
     SplitSettings,
     SweepSettings,
@@ -55,6 +56,8 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
         yield "test_fraction", "leaves nothing to train on: val_fraction + test_fraction must be below 1"
     if isinstance(settings, CostSettings) and settings.memory is not None and parse_size(settings.memory) is None:
         yield "memory", f"must be a size such as 6GB, 6GiB or 500MB, not {settings.memory!r}"
+    if isinstance(settings, RecipeSettings) and settings.task == "pair" and settings.sampling == "clusters":
+        yield "sampling", "by clusters is for tasks of one protein, and task is pair"
     if isinstance(settings, SplitSettings) and settings.negatives is not None and settings.task != "pair":
         yield "negatives", f"can be sampled for pairs only, and task is {settings.task}"
     if isinstance(settings, SweepSettings):
@@ -91,6 +94,10 @@ def without_effect(settings: Settings) -> Iterator[Finding]:
     if isinstance(settings, DataSettings) and settings.task != "pair":
         for name in ("column_a", "column_b", "allow_self_pairs"):
             yield name, f"task is {settings.task}, not pair"
+    if isinstance(settings, DataSettings) and settings.task == "pair":
+        yield "column_cluster", "task is pair, and clusters are read for tasks of one protein"
+    if isinstance(settings, RecipeSettings) and settings.task != "symmetry":
+        yield "group_weight", f"task is {settings.task}, not symmetry"
     if isinstance(settings, SplitSettings):
         yield from _split_without_effect(settings)
     if isinstance(settings, CostSettings):
@@ -112,6 +119,9 @@ def _split_without_effect(settings: SplitSettings) -> Iterator[Finding]:
     if settings.by == "protein":
         for name in ("identity", "coverage", "search", "threads"):
             yield name, "by is protein, so no similar proteins are looked for"
+    elif settings.column_cluster is not None:
+        for name in ("identity", "coverage", "search", "threads"):
+            yield name, "column_cluster says which proteins are similar"
 
 
 def _embed_without_effect(settings: EmbedSettings) -> Iterator[Finding]:

@@ -20,6 +20,7 @@ from peftide.records import TargetKind, Task
 Method = Literal["head", "lora", "full"]
 LongProteins = Literal["crop", "window", "error"]
 SplitBy = Literal["cluster", "protein"]
+Sampling = Literal["examples", "clusters"]
 Matrix = Literal["query", "key", "value", "output", "feed-forward"]
 
 
@@ -39,6 +40,11 @@ class TableSettings:
     column_sequence: str | None = setting("column with the protein's sequence", default=None, group="columns")
     column_label: str | None = setting("column with the label", default=None, group="columns")
     column_split: str | None = setting("column with train, val or test", default=None, group="columns")
+    column_cluster: str | None = setting(
+        "column with the cluster of similar proteins that a protein is in",
+        default=None,
+        group="columns",
+    )
     allow_self_pairs: bool = setting("accept pairs of a protein with itself (homodimers)", default=False, group="data")
 
 
@@ -206,6 +212,18 @@ class RecipeSettings(CostSettings):
     )
     class_weights: Literal["none", "balanced"] = setting(
         "balanced weighs rare classes up in the loss", default="none", group="training"
+    )
+    sampling: Sampling = setting(
+        "what an epoch draws: examples, each once, or clusters, each as often as any other, and a member of it "
+        "(not for pairs)",
+        default="examples",
+        group="training",
+    )
+    group_weight: float = setting(
+        "weight in the loss of the coarse groups of symmetries (cyclic, dihedral, cubic or helical) beside the classes",
+        default=0.5,
+        group="training",
+        within=NOT_NEGATIVE,
     )
     audit: Literal["auto", "full", "fast", "none"] = setting(
         "look for leakage before training; fast leaves out the search for similar proteins, and auto does so where it "

@@ -15,13 +15,13 @@ from peftide.errors import raise_problems
 class Clustering:
     """Cluster of each protein (P,), numbered from 0, and how it was found.
 
-    identity, coverage: thresholds, 0 to 1. tool: program and version.
+    identity, coverage: thresholds, 0 to 1; tool: program and version. All None where the table brought its clusters.
     """
 
     cluster_P: np.ndarray
-    identity: float
-    coverage: float
-    tool: str
+    identity: float | None = None
+    coverage: float | None = None
+    tool: str | None = None
 
     @property
     def num_clusters(self) -> int:
@@ -31,9 +31,12 @@ class Clustering:
     def describe(self) -> str:
         """One sentence for a report."""
         largest = int(np.bincount(self.cluster_P).max(initial=0))
+        found = f"{len(self.cluster_P):,} proteins in {self.num_clusters:,} clusters"
+        if self.tool is None:
+            return f"{found} as given (largest: {largest:,})"
         return (
-            f"{len(self.cluster_P):,} proteins in {self.num_clusters:,} clusters at {self.identity:.0%} identity over "
-            f"{self.coverage:.0%} of either protein (largest: {largest:,}; {self.tool})"
+            f"{found} at {self.identity:.0%} identity over {self.coverage:.0%} of either protein "
+            f"(largest: {largest:,}; {self.tool})"
         )
 
 

@@ -10,7 +10,7 @@ from peftide.data.findings import Findings, listed, words
 from peftide.data.tables import Table
 from peftide.data.validate import holds_splits
 
-Role = Literal["protein_a", "protein_b", "sequence_a", "sequence_b", "id", "sequence", "label", "split"]
+Role = Literal["protein_a", "protein_b", "sequence_a", "sequence_b", "id", "sequence", "label", "split", "cluster"]
 
 KIND = "columns"  # of these findings
 POSITIVES_ONLY = "where every pair is a positive one, peftide split --negatives 1 adds as many presumed negatives"
@@ -23,6 +23,7 @@ FLAGS: dict[Role, str] = {
     "sequence": "--column-sequence",
     "label": "--column-label",
     "split": "--column-split",
+    "cluster": "--column-cluster",
 }
 
 
@@ -50,6 +51,7 @@ SYNONYMS: dict[Role, frozenset[str]] = {
         "interaction interacts interacting isinteraction isinteracting"
     ),
     "split": words("split splits set subset partition"),
+    "cluster": words("cluster clusterid"),
 }
 
 
@@ -63,11 +65,12 @@ class MemberColumns:
 
 @dataclass(frozen=True)
 class ExampleColumns:
-    """The columns of a table of examples: one or two members, label and split where they are read."""
+    """The columns of a table of examples: one or two members, label, split and cluster where they are read."""
 
     members: tuple[MemberColumns, ...]
     label: str | None
     split: str | None
+    cluster: str | None
 
 
 def find_column(table: Table, role: Role, *, named: str | None, findings: Findings) -> str | None:
@@ -103,10 +106,13 @@ def require_column(table: Table, role: Role, *, named: str | None, findings: Fin
 def find_example_columns(
     table: Table, settings: DataSettings, *, labelled: bool, with_split: bool = True, findings: Findings
 ) -> ExampleColumns:
-    """The columns of a table of examples for `settings.task`; raises UserError with all that is missing or unclear."""
+    """The columns of a table of examples for `settings.task`; raises UserError with all that is missing or unclear.
+
+    with_split: False leaves a column of splits unread, and one of clusters that the user did not name.
+    """
     read_members = _pair_columns if settings.task == "pair" else _protein_columns
     members = read_members(table, settings, findings)
-    label = split = None
+    label = split = cluster = None
     if labelled and table.kind == "fasta":
         mend = "give a table with id and label, and this file as --sequences"
         findings.add(KIND, f"{table.path}: FASTA carries no labels; {mend}")
@@ -115,9 +121,11 @@ def find_example_columns(
         if settings.task == "pair" and settings.column_label is None and not _candidates(table, "label"):
             findings.add(KIND, f"{table.path}: {POSITIVES_ONLY}")
         split = _split_column(table, named=settings.column_split, findings=findings) if with_split else None
+        if settings.task != "pair" and (with_split or settings.column_cluster is not None):
+            cluster = _cluster_column(table, named=settings.column_cluster, findings=findings)
     if KIND in findings.problems:
         findings.raise_problems(table.path)
-    return ExampleColumns(members=members, label=label, split=split)
+    return ExampleColumns(members=members, label=label, split=split, cluster=cluster)
 
 
 def find_protein_columns(
@@ -146,6 +154,15 @@ def _split_column(table: Table, *, named: str | None, findings: Findings) -> str
     if len(fitting) == 1:
         findings.notes.append(f"{table.path}: column {fitting[0]!r} is read as split")
     return fitting[0] if len(fitting) == 1 else None
+
+
+def _cluster_column(table: Table, *, named: str | None, findings: Findings) -> str | None:
+    """A column that nobody named is left alone where some of its cells are empty."""
+    column = find_column(table, "cluster", named=named, findings=findings)
+    if column is None or named is not None or all(text.strip() for text in set(table.cells[column])):
+        return column
+    findings.notes.append(f"{table.path}: column {column!r} is not read as cluster: some of its cells are empty")
+    return None
 
 
 def _protein_columns(table: Table, settings: DataSettings, findings: Findings) -> tuple[MemberColumns, ...]:

@@ -12,7 +12,14 @@ from peftide.data.labels import Targets, read_targets
 from peftide.data.proteins import FoundProteins, proteins_in_file, proteins_in_table
 from peftide.data.symmetry import SYMMETRY_CLASSES
 from peftide.data.tables import Table, read_table, trimmed
-from peftide.data.validate import check_classes_in_splits, check_self_pairs, first_of_each, note_split, read_split
+from peftide.data.validate import (
+    check_classes_in_splits,
+    check_self_pairs,
+    first_of_each,
+    note_split,
+    read_clusters,
+    read_split,
+)
 from peftide.errors import raise_problems
 from peftide.records import Dataset, TargetKind, Task
 
@@ -23,7 +30,8 @@ USUAL_KIND: dict[Task, TargetKind] = {"pair": "binary", "protein": "binary", "sy
 class Rows:
     """Every row of a table of examples, before any is merged or left out; what is wrong with them is in the findings.
 
-    labels: as written, without white space around them. labels, targets, split_N: None where they are not read.
+    labels: as written, without white space around them. labels, targets, split_N, cluster_P: None where they are not
+    read.
     """
 
     table: Table
@@ -32,6 +40,7 @@ class Rows:
     labels: Sequence[str] | None
     targets: Targets | None
     split_N: np.ndarray | None
+    cluster_P: np.ndarray | None
 
 
 def read_dataset(
@@ -63,7 +72,7 @@ def read_rows(
 ) -> Rows:  # fmt: skip
     """The rows of the table of examples and the proteins that they name; see `read_dataset` for the arguments.
 
-    with_split: False leaves a column of splits unread.
+    with_split: see `find_example_columns`.
     """
     _check_settings(settings, classes=classes, kind=kind)
     table = read_table(settings.data, findings=findings)
@@ -73,7 +82,7 @@ def read_rows(
     if settings.task == "pair" and not settings.allow_self_pairs:
         check_self_pairs(table, found.proteins, found.members_NK, findings=findings)
     if columns.label is None:
-        return Rows(table, columns, found, labels=None, targets=None, split_N=None)
+        return Rows(table, columns, found, labels=None, targets=None, split_N=None, cluster_P=None)
     texts = trimmed(table, columns.label, findings=findings)
     wanted = _wanted_kind(settings, kind)
     targets = read_targets(table, texts, task=settings.task, kind=wanted, classes=classes, findings=findings)
@@ -82,7 +91,10 @@ def read_rows(
     split_N = None if columns.split is None else read_split(table, columns.split, findings=findings)
     if split_N is not None:
         check_classes_in_splits(table.path, targets, split_N, is_trained=classes is not None, findings=findings)
-    return Rows(table, columns, found, texts, targets, split_N)
+    cluster_P = None
+    if columns.cluster is not None:
+        cluster_P = read_clusters(table, columns.cluster, found.proteins, found.members_NK[:, 0], findings=findings)
+    return Rows(table, columns, found, texts, targets, split_N, cluster_P)
 
 
 def _wanted_kind(settings: DataSettings, kind: TargetKind | None) -> TargetKind | None:
@@ -98,6 +110,8 @@ def _check_settings(settings: DataSettings, *, classes: tuple[str, ...] | None, 
         names = [name for name, value in given.items() if value is not None]
         names += ["--allow-self-pairs"] if settings.allow_self_pairs else []
         problems += [f"{name} is for task pair, not {settings.task}; leave it out" for name in names]
+    elif settings.column_cluster is not None:
+        problems.append("--column-cluster is for tasks of one protein, not for pairs; leave it out")
     elif settings.sequences is None:
         given = {"--column-id": settings.column_id, "--column-sequence": settings.column_sequence}
         problems += [
@@ -157,7 +171,11 @@ def _unlabelled(
     findings: Findings,
 ) -> Dataset:  # fmt: skip
     findings.raise_problems(settings.data)
-    given = {"--column-label": settings.column_label, "--column-split": settings.column_split}
+    given = {
+        "--column-label": settings.column_label,
+        "--column-split": settings.column_split,
+        "--column-cluster": settings.column_cluster,
+    }
     unread = [name for name, value in given.items() if value is not None]
     findings.notes.extend(f"{settings.data}: {name} is not used: this reads no labels" for name in unread)
     default = SYMMETRY_CLASSES if settings.task == "symmetry" else ()
@@ -191,5 +209,6 @@ def labelled_dataset(rows: Rows, kept_M: np.ndarray, *, task: Task, targets: Tar
         targets=targets.values[kept_M],
         classes=targets.classes,
         split_N=None if rows.split_N is None else rows.split_N[kept_M],
+        cluster_P=rows.cluster_P,
         notes=tuple(findings.notes),
     )

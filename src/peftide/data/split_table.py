@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftide.config import SplitSettings
-from peftide.data.clusters import cluster_sequences
+from peftide.data.clusters import Clustering, cluster_sequences
 from peftide.data.negatives import sample_negatives
 from peftide.data.split_report import SplitReport, make_report
 from peftide.data.splits import classify_test_pairs, split_dataset
@@ -28,7 +28,9 @@ def split_table(settings: SplitSettings) -> SplitTable:
     """
     written = read_written(settings, positives_only=settings.negatives is not None)
     clustering = None
-    if settings.by == "cluster":
+    if settings.by == "cluster" and written.dataset.cluster_P is not None:
+        clustering = Clustering(written.dataset.cluster_P)
+    elif settings.by == "cluster":
         clustering = cluster_sequences(
             written.dataset.proteins.sequences, identity=settings.identity, coverage=settings.coverage,
             tool=settings.search, threads=settings.threads,
@@ -49,7 +51,7 @@ def split_table(settings: SplitSettings) -> SplitTable:
 
 
 def _columns(dataset: Dataset, written: Written, group_P: np.ndarray | None) -> dict[str, list[str]]:
-    """Ids, sequences where the table had them, labels, splits, and the class of each test and each unused pair."""
+    """Ids, sequences where the table had them, labels, splits, and clusters, or for pairs the class of a test pair."""
     assert dataset.split_N is not None
     members_KN, ends = dataset.members_NK.T.tolist(), ("_a", "_b")
     is_pair = len(members_KN) == 2
@@ -63,4 +65,6 @@ def _columns(dataset: Dataset, written: Written, group_P: np.ndarray | None) -> 
     columns["split"] = dataset.split_N.tolist()
     if is_pair:
         columns["pair_class"] = classify_test_pairs(dataset, group_P).tolist()
+    elif group_P is not None:
+        columns["cluster"] = [str(number) for number in group_P[dataset.members_NK[:, 0]]]
     return columns

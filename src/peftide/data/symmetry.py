@@ -14,6 +14,10 @@ COARSE_GROUPS: dict[str, tuple[str, ...]] = {
     "cubic or helical": SYMMETRY_CLASSES[13:17],
     "other": SYMMETRY_CLASSES[17:],
 }
+# Columns of the classes in each group
+GROUP_COLUMNS: dict[str, tuple[int, ...]] = {
+    group: tuple(SYMMETRY_CLASSES.index(name) for name in names) for group, names in COARSE_GROUPS.items()
+}
 SYMMETRY_HELP = "write C1, C2, ..., D2, D3, ..., H, O, T, I or other, several of them separated by spaces"
 
 _NAMES = {name.casefold(): name for name in SYMMETRY_CLASSES}

@@ -38,6 +38,29 @@ def read_split(table: Table, column: str, *, findings: Findings) -> np.ndarray:
     return split_N
 
 
+def read_clusters(
+    table: Table, column: str, proteins: Proteins, row_N: np.ndarray, *, findings: Findings
+) -> np.ndarray:
+    """Cluster (P,) of each protein, numbered in order of first appearance; one protein in two is a problem.
+
+    row_N: the protein of each row of the table (-1: unknown, a problem of its own).
+    """
+    cells = trimmed(table, column, findings=findings)
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(cells))}
+    cluster_P = np.full(len(proteins), -1, dtype=np.int64)
+    first_P = np.zeros(len(proteins), dtype=np.int64)
+    for row, (protein, name) in enumerate(zip(row_N.tolist(), cells, strict=True)):
+        if protein < 0:
+            continue
+        if cluster_P[protein] < 0:
+            cluster_P[protein], first_P[protein] = number_of[name], row
+        elif cluster_P[protein] != number_of[name]:
+            who, where = quoted(proteins.ids[protein]), table.place(int(first_P[protein]))
+            findings.add("clusters", f"{table.place(row)}: {who} is in another cluster than at {where}; keep one")
+    findings.notes.append(f"{table.path}: {counted(len(number_of), 'cluster')} as given in column {column!r}")
+    return cluster_P
+
+
 def check_self_pairs(table: Table, proteins: Proteins, members_NK: np.ndarray, *, findings: Findings) -> None:
     """A pair of a protein with itself is a problem."""
     same_N = (members_NK[:, 0] == members_NK[:, -1]) & (members_NK[:, 0] >= 0)

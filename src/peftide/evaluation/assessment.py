@@ -5,7 +5,7 @@ Shapes: N examples, C classes, P proteins.
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,14 @@ import numpy as np
 from peftide.evaluation.baselines import Baseline, BaselineScores
 from peftide.evaluation.calibration import Calibration
 from peftide.evaluation.decisions import confusion_matrix
-from peftide.evaluation.intervals import Difference, Interval, bootstrap_intervals, paired_difference
+from peftide.evaluation.groups import Groups, measure_groups
+from peftide.evaluation.intervals import (
+    Difference,
+    Interval,
+    bootstrap_intervals,
+    one_vote_per_group,
+    paired_difference,
+)
 from peftide.evaluation.metrics import higher_is_better, main_metric, measure, measure_classes, statistic
 from peftide.evaluation.prevalence import RarePositives, rare_positives_table, threshold_for_precision
 from peftide.evaluation.reliability import ReliabilityBin, calibration_error, reliability_curve
@@ -29,12 +36,16 @@ Scores = Mapping[SplitName, np.ndarray]  # by held-out split, as `metrics.measur
 
 @dataclass(frozen=True)
 class Comparison:
-    """A baseline on the same examples. difference: the model's main metric minus the baseline's, on the judged part."""
+    """A baseline on the same examples.
+
+    per_cluster: as in `Assessment`; difference: the model's main metric minus the baseline's, on the judged part.
+    """
 
     note: str
     metrics: dict[str, dict[str, float]]
     difference: Difference | None
     seconds: float
+    per_cluster: dict[str, dict[str, float]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -58,13 +69,17 @@ class CalibrationCheck:
 class Assessment:
     """Everything that is said of a model's held-out scores; `to_json` makes it ready for JSON.
 
-    judged: the part that intervals of differences and the verdict are from: test, else validation.
+    judged: the part that intervals of differences and the verdict are from: test, else validation. per_cluster: by
+    part, the metrics with every cluster of similar proteins counted once; empty where clusters are not known. groups:
+    as classes, for coarse groups of these.
     """
 
     main_metric: str
     judged: SplitName | None
     intervals: dict[str, dict[str, Interval]]
+    per_cluster: dict[str, dict[str, float]]
     classes: dict[str, dict[str, dict[str, float]]]
+    groups: dict[str, dict[str, dict[str, float]]]
     baselines: dict[str, Comparison]
     verdict: str
     calibration: Calibration | None
@@ -91,20 +106,20 @@ def assess(
     raw: Scores,
     calibration: Calibration | None,
     *,
-    group_P: np.ndarray | None,
+    groups: Groups,
     baselines: Mapping[str, Baseline],
     generator: np.random.Generator,
 ) -> Assessment:
     """Judge a model by its scores of the held-out parts.
 
     raw: scores as the model gives them; everything but "before" in the calibration is said of the corrected ones.
-    group_P: group of each protein, such as its cluster, that the bootstrap draws; proteins themselves when None.
+    groups: of the classes of a multilabel target. The bootstrap draws clusters of proteins where the dataset has them,
+    else proteins.
     """
     metric = main_metric(dataset.kind)
     scores = {split: correct(values, calibration) for split, values in raw.items()}
     judged: SplitName | None = "test" if "test" in scores else "val" if "val" in scores else None
-    groups_P = np.arange(len(dataset.proteins)) if group_P is None else group_P
-    compared = dict(_compare(dataset, scores, judged, baselines, groups_P=groups_P, generator=generator))
+    compared = dict(_compare(dataset, scores, judged, baselines, generator=generator))
     parts = {split: dataset.part(split) for split in scores}
     return Assessment(
         main_metric=metric,
@@ -112,11 +127,15 @@ def assess(
         intervals={
             split: bootstrap_intervals(
                 _statistic(part, scores[split]),
-                groups_P[part.members_NK],
+                part.member_groups(),
                 generator=generator,
                 num_replicates=num_replicates(len(part)),
             )
             for split, part in parts.items()
+        },
+        per_cluster=_per_cluster(dataset, scores),
+        groups={
+            split: measure_groups(_targets(part), scores[split], groups) for split, part in parts.items() if groups
         },
         classes={
             split: measure_classes(part.kind, _targets(part), scores[split], classes=part.classes)
@@ -178,7 +197,6 @@ def _compare(
     judged: SplitName | None,
     baselines: Mapping[str, Baseline],
     *,
-    groups_P: np.ndarray,
     generator: np.random.Generator,
 ) -> Iterable[tuple[str, Comparison]]:
     for name, baseline in baselines.items():
@@ -190,8 +208,9 @@ def _compare(
             Comparison(
                 note=found.note,
                 metrics={split: _measure(dataset.part(split), found.scores[split]) for split in scores},
-                difference=_difference(dataset, scores, found, judged, groups_P=groups_P, generator=generator),
+                difference=_difference(dataset, scores, found, judged, generator=generator),
                 seconds=seconds,
+                per_cluster=_per_cluster(dataset, {split: found.scores[split] for split in scores}),
             ),
         )
 
@@ -202,7 +221,6 @@ def _difference(
     found: BaselineScores,
     judged: SplitName | None,
     *,
-    groups_P: np.ndarray,
     generator: np.random.Generator,
 ) -> Difference | None:
     if judged is None:
@@ -211,7 +229,7 @@ def _difference(
     differences = paired_difference(
         _statistic(part, scores[judged]),
         _statistic(part, found.scores[judged]),
-        groups_P[part.members_NK],
+        part.member_groups(),
         generator=generator,
         num_replicates=num_replicates(len(part)),
     )
@@ -221,6 +239,18 @@ def _difference(
 def _targets(part: Dataset) -> np.ndarray:
     assert part.targets is not None, "only labelled examples can be assessed"
     return part.targets
+
+
+def _per_cluster(dataset: Dataset, scores: Scores) -> dict[str, dict[str, float]]:
+    """Metrics by part with one vote for each cluster, so that a large family of near copies counts as one."""
+    if dataset.cluster_P is None:
+        return {}
+    found: dict[str, dict[str, float]] = {}
+    for split in scores:
+        part = dataset.part(split)
+        votes_N = one_vote_per_group(part.member_groups())
+        found[split] = measure(part.kind, _targets(part), scores[split], classes=part.classes, weights_N=votes_N)
+    return found
 
 
 def _measure(part: Dataset, scores: np.ndarray) -> dict[str, float]:

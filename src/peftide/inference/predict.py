@@ -6,7 +6,9 @@ Shapes: N examples, K proteins of an example, P proteins, D width, C outputs.
 import numpy as np
 import torch
 
+from peftide.data.symmetry import GROUP_COLUMNS
 from peftide.evaluation.assessment import correct
+from peftide.evaluation.groups import group_probabilities
 from peftide.models.property_model import PropertyModel
 from peftide.models.target import Target, scores
 from peftide.records import Dataset
@@ -46,8 +48,9 @@ def prediction_columns(
 ) -> dict[str, list]:
     """Columns of a table of predictions, in the order of the examples.
 
-    Ids; the label where there is one; the predicted class, classes or value; a probability per class. threshold: see
-    `decide`. min_confidence: no prediction (an empty text) where the probability of the answer is lower.
+    Ids; the label where there is one; the predicted class, classes or value; a probability per class and, of a
+    symmetry, per coarse group. threshold: see `decide`. min_confidence: no prediction (an empty text) where the
+    probability of the answer is lower.
     """
     columns = example_columns(dataset)
     if dataset.targets is not None:
@@ -61,6 +64,9 @@ def prediction_columns(
         columns["probability"] = scores.tolist()
     elif target.kind != "regression":
         columns |= {f"probability_{name}": scores[:, column].tolist() for column, name in enumerate(target.classes)}
+    if dataset.task == "symmetry":
+        of_groups_NG = group_probabilities(scores, GROUP_COLUMNS)
+        columns |= {f"group_{name}": of_groups_NG[:, place].tolist() for place, name in enumerate(GROUP_COLUMNS)}
     return columns
 
 

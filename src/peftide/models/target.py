@@ -18,7 +18,8 @@ class Target:
     """What the head's outputs mean.
 
     num_outputs: C; class_weights: (C,) or (2,) weights of the classes in the loss, or None; center, scale: of a
-    regression target in training, so that the head learns standardised values.
+    regression target in training, so that the head learns standardised values. groups, group_weight: columns of classes
+    whose union is learnt too, and what that counts in the loss beside the classes (multilabel).
     """
 
     kind: TargetKind
@@ -26,6 +27,8 @@ class Target:
     class_weights: tuple[float, ...] | None = None
     center: float = 0.0
     scale: float = 1.0
+    groups: tuple[tuple[int, ...], ...] = ()
+    group_weight: float = 0.0
 
     @property
     def num_outputs(self) -> int:
@@ -58,11 +61,28 @@ def loss(logits_BC: Tensor, targets: Tensor, target: Target) -> Tensor:
         losses_B = F.cross_entropy(logits_BC, targets, reduction="none")
         return (losses_B if weights is None else losses_B * weights[targets]).mean()
     if target.kind == "multilabel":
-        return F.binary_cross_entropy_with_logits(logits_BC, targets, pos_weight=weights)
+        of_classes = F.binary_cross_entropy_with_logits(logits_BC, targets, pos_weight=weights)
+        return of_classes + target.group_weight * group_loss(logits_BC, targets, target.groups)
     if target.kind == "binary":
         losses_B = F.binary_cross_entropy_with_logits(logits_BC[:, 0], targets, reduction="none")
         return (losses_B if weights is None else losses_B * weights[targets.long()]).mean()
     return F.mse_loss(logits_BC[:, 0], (targets - target.center) / target.scale)
+
+
+def group_loss(logits_BC: Tensor, targets_BC: Tensor, groups: tuple[tuple[int, ...], ...]) -> Tensor:
+    """Mean cross-entropy of the unions of classes: of a group, the probability is that of any of its classes.
+
+    Classes are taken as independent given the protein: log(1 - p) of a union is the sum of those of its classes.
+    """
+    if not groups:
+        return logits_BC.new_zeros(())
+    log_none_BC = F.logsigmoid(-logits_BC.float())
+    losses = []
+    for columns in groups:
+        log_none_B = log_none_BC[:, list(columns)].sum(dim=1).clamp(max=-1e-7)  # below 0, where log(1 - exp) is finite
+        is_any_B = targets_BC[:, list(columns)].amax(dim=1)
+        losses.append(-(is_any_B * torch.log(-torch.expm1(log_none_B)) + (1 - is_any_B) * log_none_B).mean())
+    return torch.stack(losses).mean()
 
 
 def scores(logits: Tensor, target: Target) -> np.ndarray:

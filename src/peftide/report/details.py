@@ -83,8 +83,15 @@ def _confusion_table(confusion: ConfusionFacts, judged: HeldOut) -> Table:
 
 def _class_blocks(assessment: AssessmentFacts | None, judged: HeldOut) -> list[Block]:
     table = {} if assessment is None else assessment.classes.get(judged, {})
-    if not table:
+    if assessment is None or not table:
         return [Text("The run has no table of classes.")]
+    blocks: list[Block] = [Heading("Class by class"), _class_table("Class", table, judged)]
+    if groups := assessment.groups.get(judged):
+        blocks += [Heading("Coarse groups"), _class_table("Group", groups, judged)]
+    return blocks
+
+
+def _class_table(what: str, table: dict[str, dict[str, float]], judged: HeldOut) -> Table:
     rows = []
     for name, values in table.items():
         aupr, prevalence = values.get("aupr"), values.get("prevalence")
@@ -97,16 +104,13 @@ def _class_blocks(assessment: AssessmentFacts | None, judged: HeldOut) -> list[B
                 *(Cell(number(values.get(metric))) for metric in ("auroc", "f1", "precision", "recall")),
             )
         )
-    columns = ("Class", "Examples", "Share", "AUPR", "AUROC", "F1", "Precision", "Recall")
-    return [
-        Heading("Class by class"),
-        Table(
-            columns=tuple(Column(title, is_number=place > 0) for place, title in enumerate(columns)),
-            rows=tuple(rows),
-            caption=f"{capital(PART_WORDS[judged])}. The line across a bar is what a random order gives. A class "
-            "without both kinds of examples has no AUPR and no AUROC.",
-        ),
-    ]
+    columns = (what, "Examples", "Share", "AUPR", "AUROC", "F1", "Precision", "Recall")
+    return Table(
+        columns=tuple(Column(title, is_number=place > 0) for place, title in enumerate(columns)),
+        rows=tuple(rows),
+        caption=f"{capital(PART_WORDS[judged])}. The line across a bar is what a random order gives. A "
+        f"{what.casefold()} without both kinds of examples has no AUPR and no AUROC.",
+    )
 
 
 def _calibration_blocks(assessment: AssessmentFacts | None, judged: HeldOut) -> list[Block]:

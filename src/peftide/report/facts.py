@@ -86,6 +86,8 @@ class AssessmentFacts:
     main_metric: str
     verdict: str
     intervals: dict[str, dict[str, Interval]] = field(default_factory=dict)
+    per_cluster: dict[str, dict[str, float]] = field(default_factory=dict)
+    groups: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     classes: dict[str, dict[str, dict[str, float]]] = field(default_factory=dict)
     baselines: dict[str, Comparison] = field(default_factory=dict)
     calibration: CalibrationFacts | None = None

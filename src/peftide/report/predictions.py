@@ -13,7 +13,7 @@ import numpy as np
 from peftide.errors import UserError
 from peftide.report.facts import TargetFacts
 
-OWN_COLUMNS = ("split", "label", "prediction", "probability")
+ID_COLUMNS = ("protein_a", "protein_b", "id")
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def _of_split(rows: Sequence[Mapping[str, str]], target: TargetFacts) -> Predict
         "binary": ["probability"],
         "regression": ["prediction"],
     }.get(target.kind, [f"probability_{name}" for name in target.classes])
-    id_columns = tuple(name for name in rows[0] if name not in (*OWN_COLUMNS, *score_columns))
+    id_columns = tuple(name for name in ID_COLUMNS if name in rows[0])
     scores_NC = np.array([[float(row[name]) for name in score_columns] for row in rows])
     if not np.isfinite(scores_NC).all():
         raise ValueError("scores must be finite numbers")

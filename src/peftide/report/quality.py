@@ -154,6 +154,7 @@ def _metric_table(facts: RunFacts, judged: HeldOut) -> Table:
     names = [name for name in order if any(name in measured.get(split, {}) for split in ("val", "test"))]
     splits = [split for split in ("val", "test") if measured.get(split)]
     intervals = facts.assessment.intervals.get(judged, {}) if facts.assessment else {}
+    per_cluster = facts.assessment.per_cluster.get(judged, {}) if facts.assessment else {}
     baselines = facts.assessment.baselines if facts.assessment else {}
     ranked, main = ranked_baselines(facts), main_metric(facts.model.target.kind)
     rows = []
@@ -165,11 +166,15 @@ def _metric_table(facts: RunFacts, judged: HeldOut) -> Table:
         ]
         known = intervals.get(name)
         cells.append(Cell(ABSENT if known is None else interval_words(known.low, known.high)))
+        if per_cluster:
+            cells.append(Cell(number(per_cluster.get(name))))
         cells += [Cell(number(baselines[other].metrics[judged].get(name))) for other in ranked]
         rows.append(tuple(cells))
     columns = (
         *("Metric", *(capital(SPLIT_WORDS[split]) for split in splits)),
-        *(f"95 % interval ({SPLIT_WORDS[judged]})", *(predictor_words(name) for name in ranked)),
+        f"95 % interval ({SPLIT_WORDS[judged]})",
+        *([f"{capital(SPLIT_WORDS[judged])}, each cluster once"] if per_cluster else []),
+        *(predictor_words(name) for name in ranked),
     )
     return Table(
         columns=tuple(Column(title, is_number=place > 0) for place, title in enumerate(columns)),

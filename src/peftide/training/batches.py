@@ -58,6 +58,24 @@ def plain_batches(num_examples: int, *, batch_examples: int, generator: np.rando
     return np.array_split(generator.permutation(num_examples), -(-num_examples // batch_examples))
 
 
+def cluster_batches(cluster_N: np.ndarray, *, batch_examples: int, generator: np.random.Generator) -> list[np.ndarray]:
+    """As many rows as there are examples, drawn so that every cluster comes up as often as any other.
+
+    A cluster is drawn with replacement; of its members each comes up once before any comes up again, so that large
+    families are seen evenly over an epoch and small ones repeatedly.
+    """
+    members = np.split(
+        np.argsort(cluster_N, kind="stable"), np.cumsum(np.unique(cluster_N, return_counts=True)[1])[:-1]
+    )
+    drawn_N = generator.integers(len(members), size=len(cluster_N))
+    rows_N = np.empty(len(cluster_N), dtype=np.int64)
+    for cluster in np.unique(drawn_N):
+        places = np.flatnonzero(drawn_N == cluster)
+        rounds = -(-len(places) // len(members[cluster]))
+        rows_N[places] = np.concatenate([generator.permutation(members[cluster]) for _ in range(rounds)])[: len(places)]
+    return np.array_split(rows_N, -(-len(rows_N) // batch_examples))
+
+
 def pair_batches(
     members_N2: np.ndarray,
     tokens_P: np.ndarray,

@@ -1,9 +1,12 @@
 """From settings and data to a model ready to train, and to the caches that spare it work."""
 
+from dataclasses import replace
+
 import numpy as np
 import torch
 
 from peftide.config import TrainSettings
+from peftide.data.symmetry import GROUP_COLUMNS
 from peftide.inference.device_states import DeviceStates
 from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
@@ -35,6 +38,9 @@ def build_model(settings: TrainSettings, dataset: Dataset, backbone: Backbone) -
     train = dataset.part("train")
     assert train.targets is not None
     target = make_target(dataset.kind, dataset.classes, train.targets, balanced=settings.class_weights == "balanced")
+    if dataset.task == "symmetry":
+        unions = tuple(columns for columns in GROUP_COLUMNS.values() if len(columns) > 1)
+        target = replace(target, groups=unions, group_weight=settings.group_weight)
     shape = HeadShape(
         kind=settings.head,
         width=backbone.width,

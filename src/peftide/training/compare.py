@@ -180,8 +180,7 @@ def _read_results(
         runs.append(SeedRun(variant, settings.seed, settings.out, metrics=facts.metrics, cost=_cost(folder, facts)))
         scores[variant, settings.seed] = _test_scores(folder, facts, test)
         baselines = {name: row[metric] for name, row in _baselines(facts).items() if metric in row} | baselines
-    group_P = np.arange(len(test.proteins)) if examples.group_P is None else examples.group_P
-    methods = summarise(test, runs, scores, metric=metric, groups_NK=group_P[test.members_NK], seed=seed)
+    methods = summarise(test, runs, scores, metric=metric, groups_NK=test.member_groups(), seed=seed)
     return MethodComparison(metric, tuple(runs), methods, baselines, tell(methods, baselines, metric))
 
 

@@ -10,7 +10,7 @@ from rich.console import Console
 
 from peftide.config import TableSettings, TrainSettings, settings_of
 from peftide.data.audit import Audit, audit
-from peftide.data.clusters import cluster_sequences
+from peftide.data.clusters import Clustering, cluster_sequences
 from peftide.data.datasets import read_dataset
 from peftide.data.splits import split_dataset
 from peftide.errors import UserError
@@ -27,13 +27,12 @@ SPLIT_SETTINGS = ("val_fraction", "test_fraction", "split_seed", "split_by", "sp
 class Examples:
     """The examples with a split.
 
-    audit: of that split; group_P: cluster of each protein, where they were clustered; baseline_scores: what baselines
-    scored on these examples, filled by the first run that is compared with them.
+    audit: of that split; baseline_scores: what baselines scored on these examples, filled by the first run that is
+    compared with them.
     """
 
     dataset: Dataset
     audit: Audit | None
-    group_P: np.ndarray | None
     baseline_scores: dict[str, BaselineScores] = field(default_factory=dict)
 
 
@@ -45,9 +44,8 @@ def read_examples(settings: TrainSettings, console: Console) -> Examples:
     """
     dataset = read_dataset(settings)
     _say(dataset.notes, console)
-    group_P = None
     if dataset.split_N is None:
-        dataset, group_P = _split(dataset, settings, console)
+        dataset = _split(dataset, settings, console)
     else:
         ignored = [name for name in SPLIT_SETTINGS if _is_given(settings, name)]
         if ignored and settings.column_split is None:  # said on checking the settings where the column is named
@@ -58,29 +56,38 @@ def read_examples(settings: TrainSettings, console: Console) -> Examples:
             f"{settings.data}: {counts['train']} training and {counts['val']} validation examples; both are needed "
             "(mark rows with train and val in the split column, or leave it out for a seeded split)"
         )
-    return Examples(dataset, _audit(dataset, settings, console), group_P)
+    if settings.sampling == "clusters" and dataset.cluster_P is None:
+        clustering = _cluster(dataset, settings, console, why="the sampling")
+        _say([clustering.describe()], console)
+        dataset = replace(dataset, cluster_P=clustering.cluster_P)
+    return Examples(dataset, _audit(dataset, settings, console))
 
 
-def _split(dataset: Dataset, settings: TrainSettings, console: Console) -> tuple[Dataset, np.ndarray | None]:
+def _split(dataset: Dataset, settings: TrainSettings, console: Console) -> Dataset:
     """The dataset with a seeded split, its notes said and kept, and the cluster of each protein if there are any."""
     clustering = None
-    if settings.split_by == "cluster":
-        num_proteins = len(dataset.proteins)
-        if num_proteins > MANY_CLUSTERED:
-            what = f"grouping {num_proteins:,} proteins by similarity for the split takes minutes, in every run"
-            _say([f"{what}; peftide split writes the split down once for all"], console)
-        with console.status("grouping similar proteins"):
-            clustering = cluster_sequences(
-                dataset.proteins.sequences, identity=settings.split_identity, threads=settings.threads
-            )
+    if settings.split_by == "cluster" and dataset.cluster_P is not None:
+        clustering = Clustering(dataset.cluster_P)
+    elif settings.split_by == "cluster":
+        clustering = _cluster(dataset, settings, console, why="the split")
     seed = settings.seed if settings.split_seed is None else settings.split_seed
     dataset, notes = split_dataset(
         dataset, clustering, val_fraction=settings.val_fraction, test_fraction=settings.test_fraction,
         generator=np.random.default_rng(seed),
     )  # fmt: skip
     _say(notes, console)
-    dataset = replace(dataset, notes=(*dataset.notes, *notes))
-    return dataset, None if clustering is None else clustering.cluster_P
+    cluster_P = None if clustering is None else clustering.cluster_P
+    return replace(dataset, notes=(*dataset.notes, *notes), cluster_P=cluster_P)
+
+
+def _cluster(dataset: Dataset, settings: TrainSettings, console: Console, *, why: str) -> Clustering:
+    """Similar proteins, looked for in every run anew."""
+    num_proteins = len(dataset.proteins)
+    if num_proteins > MANY_CLUSTERED:
+        what = f"grouping {num_proteins:,} proteins by similarity for {why} takes minutes, in every run"
+        _say([f"{what}; peftide split writes splits and clusters down once for all"], console)
+    with console.status("grouping similar proteins"):
+        return cluster_sequences(dataset.proteins.sequences, identity=settings.split_identity, threads=settings.threads)
 
 
 def _audit(dataset: Dataset, settings: TrainSettings, console: Console) -> Audit | None:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from peftide.config import Sampling
 from peftide.errors import UserError
 from peftide.evaluation.metrics import higher_is_better, measure
 from peftide.inference.embed import embed_proteins
@@ -21,7 +22,7 @@ from peftide.models.property_model import PropertyModel
 from peftide.models.target import loss as loss_of_logits
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset
-from peftide.training.batches import pair_batches, plain_batches
+from peftide.training.batches import cluster_batches, pair_batches, plain_batches
 from peftide.training.checkpoint import Checkpoints, Snapshot
 from peftide.training.memory import encoding_budget
 from peftide.training.optimizer import learning_rate_at, make_optimizer
@@ -48,6 +49,7 @@ class Schedule:
     patience: int
     metric: str
     seed: int
+    sampling: Sampling = "examples"
 
 
 @dataclass
@@ -200,6 +202,8 @@ class Trainer:
             return pair_batches(
                 self.train.members_NK, self.tokens_P, batch_examples=size, generator=generator, strata_N=strata_N
             )
+        if self.schedule.sampling == "clusters":
+            return cluster_batches(self.train.member_groups()[:, 0], batch_examples=size, generator=generator)
         return plain_batches(len(self.train), batch_examples=size, generator=generator)
 
     def step(self, batch: np.ndarray, step: int, epoch: int, show: TrainingProgress) -> float:

@@ -1,11 +1,11 @@
 """What came of training: calibrated scores of the held-out parts, their metrics, and how these are to be judged."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from rich.console import Console
 
+from peftide.data.symmetry import GROUP_COLUMNS
 from peftide.evaluation.assessment import Assessment, assess, correct
 from peftide.evaluation.baselines import held_out
 from peftide.evaluation.calibration import fit_calibration
@@ -68,7 +68,7 @@ def judge(
         subject.dataset,
         outcome.raw,
         outcome.model.calibration,
-        group_P=examples.group_P,
+        groups=GROUP_COLUMNS if subject.dataset.task == "symmetry" else {},
         baselines=baselines,
         generator=np.random.default_rng(subject.settings.seed),
     )
@@ -91,10 +91,20 @@ def _lines(found: Assessment, metrics: dict[str, dict[str, float]]) -> list[str]
     if found.judged is None:
         return []
     name = found.main_metric
-    rows: dict[str, Any] = {"this model": metrics[found.judged]}
-    rows |= {baseline: row.metrics[found.judged] for baseline, row in found.baselines.items()}
-    told = ", ".join(f"{who} {values[name]:.3f}" for who, values in rows.items() if name in values)
+    told = _told(name, metrics[found.judged], {who: row.metrics[found.judged] for who, row in found.baselines.items()})
     lines = [f"{found.judged} {name}: {told}"] if told else []
     if interval := found.intervals[found.judged].get(name):
         lines[0] += f" (this model's {interval.confidence:.0%} interval: {interval.low:.3f} to {interval.high:.3f})"
+    if found.per_cluster:
+        baselines = {who: row.per_cluster[found.judged] for who, row in found.baselines.items()}
+        told = _told(name, found.per_cluster[found.judged], baselines)
+        lines += [f"the same, each cluster of similar proteins counted once: {told}"] if told else []
+    for group, values in found.groups.get(found.judged, {}).items():
+        if "aupr" in values:
+            lines.append(f"{found.judged} {group}: AUPR {values['aupr']:.3f} (share {values['prevalence']:.3f})")
     return [*lines, found.verdict]
+
+
+def _told(name: str, model: dict[str, float], baselines: dict[str, dict[str, float]]) -> str:
+    rows = {"this model": model} | baselines
+    return ", ".join(f"{who} {values[name]:.3f}" for who, values in rows.items() if name in values)

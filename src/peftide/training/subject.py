@@ -119,4 +119,5 @@ def schedule_of(settings: TrainSettings, dataset: Dataset) -> Schedule:
         patience=settings.patience,
         metric=metric,
         seed=settings.seed,
+        sampling=settings.sampling,
     )
