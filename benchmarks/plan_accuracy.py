@@ -184,7 +184,8 @@ def train_once(settings: dict[str, Any], folder: str) -> dict[str, Any]:
     from peftide.training.run import run_training
 
     run = run_training(
-        TrainSettings(**settings, patience=settings["epochs"], out=f"{folder}/bundle"), Console(soft_wrap=True)
+        TrainSettings(**settings, patience=settings["epochs"], audit="none", baselines="none", out=f"{folder}/bundle"),
+        Console(soft_wrap=True),
     )
     history = read_run(run.folder)["training"]["history"]
     seconds = [epoch["seconds"] for epoch in history]

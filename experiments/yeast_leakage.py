@@ -6,8 +6,8 @@ FOLDER holds guo_original, guo_rewired and guo_partition.tsv.gz (protein_a, prot
 sequences.tsv.gz (accession, sequence) of Bernett et al. (2024): yeast pairs split at random, the same with positives
 rewired so that labels carry no biology, and with proteins partitioned. A tenth of each training set, drawn at random,
 is for validation, whatever the split, so that all three are trained alike; pairs between the two parts of the
-partition are unused. The frozen backbone with the default head is trained with several seeds, and set beside what
-knows no biology.
+partition are unused, and so are the few of a protein without a sequence. The frozen backbone with the default head is
+trained with several seeds, and set beside what knows no biology.
 """
 
 import argparse
@@ -60,6 +60,8 @@ def main() -> None:
 def run(source: Path, name: str, folder: Path, *, seeds: int, threads: int | None) -> dict:
     """The test AUROC of the head (each seed) and of the baselines, and the audit's verdict, on one split."""
     table = pd.read_csv(source / f"guo_{name}.tsv.gz", sep="\t")
+    known = pd.read_csv(source / "sequences.tsv.gz", sep="\t", usecols=["accession"])["accession"]
+    table = table[table["protein_a"].isin(known) & table["protein_b"].isin(known)].reset_index(drop=True)
     table["split"] = table["split"].where(table["split"] != "both", "unused")
     train = np.flatnonzero(table["split"] == "train")
     chosen = np.random.default_rng(0).choice(train, round(VALIDATION_FRACTION * len(train)), replace=False)

@@ -16,7 +16,7 @@ import peftide
 from conftest import EXAMPLES, NUM_PROTEINS, random_sequence, write_examples
 from peftide.config import EmbedSettings, EvaluateSettings, MachineSettings, PredictSettings, TrainSettings
 from peftide.data.datasets import read_dataset
-from peftide.data.symmetry import SYMMETRY_CLASSES
+from peftide.data.symmetry import GROUP_COLUMNS, SYMMETRY_CLASSES
 from peftide.errors import UserError
 from peftide.inference.embed import embed_proteins, embed_residues
 from peftide.inference.encoder import Encoder
@@ -177,8 +177,12 @@ def test_predictions_are_those_of_evaluate(trained, kind, tmp_path):
 def test_there_is_a_probability_for_every_class(trained, kind, tmp_path):
     columns = predict(trained, kind, tmp_path / "scores.tsv")
     probabilities_NC = np.array([columns[f"probability_{name}"] for name in CLASSES[kind]]).T
-    assert list(columns) == ["id", "prediction", *(f"probability_{name}" for name in CLASSES[kind])]
+    groups = [f"group_{name}" for name in GROUP_COLUMNS] if kind == "symmetry" else []
+    assert list(columns) == ["id", "prediction", *(f"probability_{name}" for name in CLASSES[kind]), *groups]
     assert ((probabilities_NC >= 0) & (probabilities_NC <= 1)).all()
+    if kind == "symmetry":
+        cyclic = 1 - np.prod(1 - probabilities_NC[:, 1:8], axis=1)
+        assert columns["group_cyclic"] == pytest.approx(cyclic)
     if kind == "multiclass":
         assert probabilities_NC.sum(axis=1) == pytest.approx(np.ones(NUM_PROTEINS), abs=1e-6)
         likeliest = [CLASSES[kind][c] for c in probabilities_NC.argmax(axis=1)]
