@@ -1,7 +1,6 @@
 """The table of contents of the product: what every command does, in a few lines each."""
 
 import os
-from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,6 @@ from peftide.data.audit import audit as audit_dataset
 from peftide.data.audit_text import render
 from peftide.data.datasets import read_dataset
 from peftide.data.lenient import read_leniently
-from peftide.data.proteins import read_proteins
 from peftide.data.split_report import SplitReport, render_split
 from peftide.data.split_table import split_table
 from peftide.data.writers import (
@@ -47,20 +45,13 @@ from peftide.evaluation.compared import MethodComparison
 from peftide.evaluation.intervals import Interval, bootstrap_intervals
 from peftide.evaluation.metrics import measure, measure_classes, statistic
 from peftide.evaluation.robustness import SweepResult
-from peftide.inference.caching import frozen_vectors
-from peftide.inference.embed import embed_proteins, residue_states
-from peftide.inference.encoder import Encoder
-from peftide.inference.live_bars import encoding_progress
+from peftide.inference.embed_file import embed_file
 from peftide.inference.predict import prediction_columns
-from peftide.inference.score import inference_budget, load_for_inference, score_dataset
+from peftide.inference.score import load_for_inference, score_dataset
 from peftide.inference.screen import Screen, run_screen
-from peftide.inference.write_embeddings import check_embedding_path, write_embeddings
-from peftide.models.backbones import load_backbone
 from peftide.models.bundle import was_trained_on
-from peftide.models.machine import choose_machine
 from peftide.models.property_model import PropertyModel
-from peftide.models.tokens import Pieces, cut_proteins
-from peftide.records import Dataset, Proteins
+from peftide.records import Dataset
 from peftide.report.run_report import write_report
 from peftide.training.compare import run_compare
 from peftide.training.demo import run_demo
@@ -215,31 +206,11 @@ def screen(settings: ScreenSettings) -> Screen:
 
 
 def embed(settings: EmbedSettings) -> Path:
-    """Write the vectors of proteins, or of their residues, under a backbone or a trained bundle."""
-    console = _console()
-    proteins, notes = read_proteins(
-        settings.data, column_id=settings.column_id, column_sequence=settings.column_sequence
-    )
-    for note in notes:
-        console.print(f"note: {note}", highlight=False)
-    check_embedding_path(settings.out, proteins.ids)
-    encoder, pieces, token_budget = _encoder_of(settings, proteins)
-    attributes = {"backbone": encoder.backbone.name, "bundle": settings.bundle or "", "pooling": encoder.pooling}
-    num_residues = sum(protein.num_residues for protein in pieces)
-    if settings.per_residue:
-        with encoding_progress(console, num_residues) as advance:
-            states = residue_states(encoder, pieces, advance=advance)
-            write_embeddings(settings.out, zip(proteins.ids, states, strict=True), attributes)
-    else:
-        with ExitStack() as stack:
-            store = None
-            if settings.bundle is None:
-                store = stack.enter_context(frozen_vectors(encoder, pieces, settings, console))
-            advance = stack.enter_context(encoding_progress(console, num_residues))
-            vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, store=store, advance=advance)
-        write_embeddings(settings.out, zip(proteins.ids, vectors_PD, strict=True), attributes)
-    console.print(f"{len(proteins):,} embeddings written to {settings.out}", highlight=False)
-    return Path(settings.out)
+    """Write the vectors of proteins, or of their residues, under a backbone or a trained bundle.
+
+    Memory does not grow with the file; killed at any moment, the same call goes on.
+    """
+    return embed_file(settings, _console())
 
 
 def report(settings: ReportSettings) -> Path:
@@ -257,20 +228,6 @@ def doctor(settings: DoctorSettings) -> tuple[Check, ...]:
 def demo(settings: DemoSettings) -> dict[str, Any]:
     """Run the two flagship tasks on the shipped data; return (and write) the summary."""
     return run_demo(settings.out, _console())
-
-
-def _encoder_of(settings: EmbedSettings, proteins: Proteins) -> tuple[Encoder, list[Pieces], int]:
-    """The encoder of a bundle or of a backbone as published, the proteins as it sees them, and its token budget."""
-    if settings.bundle is not None:
-        model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-        return encoder, model.pieces(proteins), token_budget
-    machine = choose_machine(settings.device, settings.precision, settings.threads)
-    backbone = load_backbone(settings.backbone, dtype=machine.dtype)
-    encoder = Encoder(backbone, backbone.model, machine, pooling=settings.pooling, compile_layers=settings.compile)
-    pieces = cut_proteins(
-        proteins, backbone.vocabulary, max_residues=settings.max_residues, long_proteins=settings.long_proteins
-    )
-    return encoder, pieces, inference_budget(settings, machine)
 
 
 def _console() -> Console:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from peftide.config import MachineSettings
 from peftide.inference.caching import frozen_vectors
-from peftide.inference.embed import embed_proteins
+from peftide.inference.embed import embed_proteins, embedding_key
 from peftide.inference.encoder import Encoder
 from peftide.inference.live_bars import encoding_progress
 from peftide.inference.predict import score_examples
@@ -55,7 +55,8 @@ def score_dataset(
     with ExitStack() as stack:
         store = None
         if model.method == "head":
-            store = stack.enter_context(frozen_vectors(encoder, pieces, settings, console))
+            digests = [embedding_key(protein) for protein in pieces]
+            store = stack.enter_context(frozen_vectors(encoder, digests, settings, console))
         advance = stack.enter_context(encoding_progress(console, sum(protein.num_residues for protein in pieces)))
         vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, store=store, advance=advance)
     return score_examples(model, vectors_PD, members_NK.reshape(dataset.members_NK.shape))

@@ -1,0 +1,76 @@
+"""Window after window to its part: what is done is left, what is not is made, and the bar tells the time left."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Protocol
+
+import pyarrow as pa
+from rich.console import Console
+
+from peftide.config import MachineSettings
+from peftide.data.windows import Span, Window
+from peftide.inference.caching import frozen_vectors
+from peftide.inference.embed import Advance, embedding_key
+from peftide.inference.live_bars import encoding_progress
+from peftide.inference.store import StateStore
+from peftide.inference.table_parts import TableParts
+from peftide.inference.window_encoder import Embedder
+
+# The cache is for proteins that are used again. Its index takes 200 bytes of memory for each, and of a very large set
+# the vectors would drive all else out of it.
+MOST_CACHED = 50_000
+
+Work = Callable[[Window], pa.Table]
+
+
+class Source(Protocol):
+    """Proteins in windows, from a file or from memory."""
+
+    @property
+    def spans(self) -> Sequence[Span]:
+        """The windows, before their proteins are read."""
+        ...
+
+    def windows(self, *, is_done: Callable[[Span], bool] = ...) -> Iterator[Window]:
+        """The windows that are not done, in order."""
+        ...
+
+
+def make_parts(source: Source, parts: TableParts, console: Console, make: Callable[[Advance], Work]) -> None:
+    """Make every part that is not there; make: from what is told of the residues done, the work on a window.
+
+    Raises UserError where a part cannot be written or the source has changed.
+    """
+    done = {span.number for span in source.spans if parts.is_there(span.number, span.digest)}
+    num_done = sum(span.num_residues for span in source.spans if span.number in done)
+    if done:
+        known = f"{len(done):,} of {len(source.spans):,} windows are done"
+        console.print(f"going on: {known}, {num_done:,} residues", highlight=False)
+    num_residues = sum(span.num_residues for span in source.spans)
+    with encoding_progress(console, num_residues, done=num_done) as advance:
+        work = make(advance)
+        for window in source.windows(is_done=lambda span: span.number in done):
+            parts.write(window.number, window.digest, work(window))
+
+
+@contextmanager
+def cached_vectors(
+    embedder: Embedder, source: Source, settings: MachineSettings, console: Console, *, is_published: bool
+) -> Iterator[StateStore | None]:
+    """The store of a frozen backbone's vectors, open for a while, and said; None where there is none.
+
+    is_published: whether the backbone is as it was published.
+    """
+    num_proteins = sum(span.num_rows for span in source.spans)
+    if not is_published or embedder.per_residue:
+        yield None
+    elif num_proteins > MOST_CACHED and settings.cache_limit_gb:
+        console.print(f"cache not used: it is for sets of up to {MOST_CACHED:,} proteins", highlight=False)
+        yield None
+    else:
+        digests: list[bytes] = []
+        if settings.cache_limit_gb:
+            for window in source.windows():
+                digests += map(embedding_key, embedder.cut(window.proteins))
+        with frozen_vectors(embedder.encoder, digests, settings, console) as store:
+            yield store
