@@ -1,7 +1,7 @@
 """The table of contents of the product: what every command does, in a few lines each."""
 
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,6 @@ from rich.console import Console
 from peftide.config import (
     AuditSettings,
     CompareSettings,
-    DataSettings,
     DemoSettings,
     DoctorSettings,
     EmbedSettings,
@@ -47,7 +46,8 @@ from peftide.evaluation.metrics import measure, measure_classes, statistic
 from peftide.evaluation.robustness import SweepResult
 from peftide.inference.embed_file import embed_file
 from peftide.inference.predict import prediction_columns
-from peftide.inference.score import load_for_inference, score_dataset
+from peftide.inference.predict_file import predict_file
+from peftide.inference.score import data_settings, load_for_inference, score_dataset
 from peftide.inference.screen import Screen, run_screen
 from peftide.models.bundle import was_trained_on
 from peftide.models.property_model import PropertyModel
@@ -146,7 +146,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     if settings.out is not None:
         check_folder_place(settings.out)
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-    dataset = _read_for(model, settings, console, labelled=True)
+    dataset = _read_labelled(model, settings, console)
     if settings.split != "all" and dataset.split_N is not None:
         dataset = dataset.part(settings.split)
     elif was_trained_on(Path(settings.bundle), Path(settings.data)):
@@ -181,23 +181,23 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
 
 
 def predict(settings: PredictSettings) -> dict[str, list]:
-    """Score examples with a bundle, in the order of the input; write and return the table's columns."""
-    console = _console()
-    check_table_path(settings.out)
-    model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-    if settings.min_confidence is not None and model.target.kind not in ("binary", "multiclass"):
-        raise UserError(
-            f"--min-confidence: a {model.target.kind} prediction is not one answer that could be withheld; leave it out"
-        )
-    dataset = _read_for(model, settings, console, labelled=False)
-    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, settings=settings, console=console)
-    columns = prediction_columns(
-        dataset, scores, model.target, threshold=settings.threshold, min_confidence=settings.min_confidence
-    )
-    write_table(settings.out, columns)
-    abstained = "" if settings.min_confidence is None else f" ({columns['prediction'].count(''):,} without an answer)"
-    console.print(f"{len(dataset):,} predictions written to {settings.out}{abstained}", highlight=False)
+    """Score examples with a bundle, in the order of the input; write and return the table's columns.
+
+    Killed at any moment, the same call goes on. What is returned takes memory; `write_predictions` returns nothing.
+    """
+    columns: dict[str, list] = {}
+
+    def gather(chunk: dict[str, list]) -> None:
+        for name, values in chunk.items():
+            columns.setdefault(name, []).extend(values)
+
+    predict_file(settings, _console(), each=gather)
     return columns
+
+
+def write_predictions(settings: PredictSettings) -> None:
+    """As `predict`, with memory that does not grow with a table of single proteins, whatever its size."""
+    predict_file(settings, _console())
 
 
 def screen(settings: ScreenSettings) -> Screen:
@@ -234,20 +234,10 @@ def _console() -> Console:
     return Console(soft_wrap=True, markup=False, emoji=False)  # what is printed comes from files and names
 
 
-def _read_for(
-    model: PropertyModel, settings: EvaluateSettings | PredictSettings, console: Console, *, labelled: bool
-) -> Dataset:
+def _read_labelled(model: PropertyModel, settings: EvaluateSettings, console: Console) -> Dataset:
     """Read examples as the model was trained to see them."""
-    names = set(DataSettings.__dataclass_fields__)
-    wanted = DataSettings(**{name: value for name, value in asdict(settings).items() if name in names})
-    wanted = replace(
-        wanted,
-        task=model.task,
-        target=model.target.kind,
-        max_residues=model.max_residues,
-        long_proteins=model.long_proteins,
-    )
-    dataset = read_dataset(wanted, labelled=labelled, classes=model.target.classes, kind=model.target.kind)
+    wanted = data_settings(model, settings)
+    dataset = read_dataset(wanted, labelled=True, classes=model.target.classes, kind=model.target.kind)
     for note in dataset.notes:
         console.print(f"note: {note}", highlight=False)
     return dataset

@@ -1,7 +1,7 @@
 """Windows of consecutive proteins, cut by a fixed rule: what is encoded, kept and, if need be, done again as one."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from peftide.records import Proteins
@@ -89,8 +89,24 @@ def spans_digest(spans: Iterable[Span]) -> str:
     return hashlib.blake2b("".join(span.digest for span in spans).encode(), digest_size=16).hexdigest()
 
 
-def windows_in_memory(proteins: Proteins, spans: Iterable[Span]) -> Iterator[Window]:
-    """The windows of a table of proteins that is in memory."""
-    for span in spans:
-        part = slice(span.first_row, span.first_row + span.num_rows)
-        yield Window(span.number, span.digest, proteins.ids[part], proteins.sequences[part])
+@dataclass(frozen=True)
+class ProteinsInMemory:
+    """Windows of a table of proteins."""
+
+    proteins: Proteins
+    spans: tuple[Span, ...]
+
+    @staticmethod
+    def cut(proteins: Proteins, size: WindowSize, *, most_residues: int | None) -> "ProteinsInMemory":
+        """Cut a table; most_residues: of a protein that are encoded, None: all."""
+        cutter = SpanCutter(size)
+        for name, sequence in zip(proteins.ids, proteins.sequences, strict=True):
+            cutter.add(record_digest(name, sequence), len(sequence[:most_residues]))
+        return ProteinsInMemory(proteins, cutter.finish())
+
+    def windows(self, *, is_done: Callable[[Span], bool] = lambda span: False) -> Iterator[Window]:
+        """The windows that are not done, in order."""
+        for span in self.spans:
+            if not is_done(span):
+                part = slice(span.first_row, span.first_row + span.num_rows)
+                yield Window(span.number, span.digest, self.proteins.ids[part], self.proteins.sequences[part])

@@ -7,8 +7,9 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Literal
 
@@ -19,24 +20,30 @@ import pyarrow.parquet
 from peftide.data.files import DELIMITERS, KINDS
 from peftide.errors import UserError
 
+Columns = Mapping[str, Sequence[object] | np.ndarray]
 
-def write_table(path: str | Path, columns: Mapping[str, Sequence[object] | np.ndarray]) -> None:
+
+def write_table(path: str | Path, columns: Columns) -> None:
     """Write named columns of equal length; the suffix of `path` says the format.
 
     Text formats write numbers in the fewest digits that read back to the same value, and None as an empty cell. The
     file appears complete or not at all. Raises UserError for an unknown suffix, a missing folder or an unwritable
     place.
     """
+    write_rows(path, [columns])
+
+
+def write_rows(path: str | Path, chunks: Iterable[Columns]) -> None:
+    """As `write_table`, from chunks with the same columns, one at least, which are written one after another."""
     path = Path(path)
-    assert len({len(column) for column in columns.values()}) <= 1, "columns of different lengths"
     kind, gzipped = _table_format(path)
     with _written_aside(path) as stream:
         # No name and no time inside, so that equal tables make equal files.
         target = gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0) if gzipped else stream
         if kind == "parquet":
-            pyarrow.parquet.write_table(pa.table({name: pa.array(column) for name, column in columns.items()}), target)
+            _write_parquet(target, iter(chunks))
         else:
-            _write_cells(target, columns, delimiter=DELIMITERS[kind])
+            _write_cells(target, iter(chunks), delimiter=DELIMITERS[kind])
         if gzipped:
             target.close()
 
@@ -114,13 +121,21 @@ def write_text(path: str | Path, text: str) -> None:
         stream.write(text.encode("utf-8", "backslashreplace"))  # names of files need not be UTF-8
 
 
-def _write_cells(
-    stream: IO[bytes] | gzip.GzipFile, columns: Mapping[str, Sequence[object] | np.ndarray], *, delimiter: str
-) -> None:
+def _write_parquet(stream: IO[bytes] | gzip.GzipFile, chunks: Iterator[Columns]) -> None:
+    tables = (pa.table({name: pa.array(column) for name, column in columns.items()}) for columns in chunks)
+    first = next(tables)
+    with pyarrow.parquet.ParquetWriter(stream, first.schema) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+
+
+def _write_cells(stream: IO[bytes] | gzip.GzipFile, chunks: Iterator[Columns], *, delimiter: str) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    for number, columns in enumerate(chunks):
+        if number == 0:
+            writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
     text.flush()
     text.detach()
 

@@ -1,12 +1,14 @@
 """From a bundle to scores of a dataset: load, encode each protein once, run the head."""
 
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from peftide.config import MachineSettings
+from peftide.config import DataSettings, MachineSettings, TableSettings
 from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import embed_proteins, embedding_key
 from peftide.inference.encoder import Encoder
@@ -34,6 +36,19 @@ def load_for_inference(bundle: str, settings: MachineSettings) -> tuple[Property
 def inference_budget(settings: MachineSettings, machine: Machine) -> int:
     """Tokens to encode at once without gradient: enough to fill the device."""
     return settings.token_budget or TOKENS_AT_ONCE[machine.device.type]
+
+
+def data_settings(model: PropertyModel, settings: TableSettings) -> DataSettings:
+    """How to read examples as a model was trained to see them."""
+    names = set(DataSettings.__dataclass_fields__)
+    given: dict[str, Any] = asdict(settings)
+    return replace(
+        DataSettings(**{name: value for name, value in given.items() if name in names}),
+        task=model.task,
+        target=model.target.kind,
+        max_residues=model.max_residues,
+        long_proteins=model.long_proteins,
+    )
 
 
 def score_dataset(

@@ -1,7 +1,7 @@
 """Encode one window of proteins: the same table of embeddings in whichever process it is done.
 
-`load_embedder` takes settings alone and `embed_window` a window of plain values, so that a worker on another machine can
-call both.
+`load_embedder` takes settings alone and `embed_window` a window, both plain values, so that a worker on another machine
+can call them.
 """
 
 from dataclasses import dataclass

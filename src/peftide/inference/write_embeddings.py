@@ -4,7 +4,7 @@ HDF5: one dataset per protein named by its id, (D,) or (L, D) float32 (the layou
 Parquet: columns id and embedding (a list of floats); per residue a row per residue with its 1-based position.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import h5py
@@ -14,6 +14,7 @@ import pyarrow.parquet as pq
 from peftide.data.writers import aside_of, check_place
 from peftide.errors import UserError
 from peftide.inference.embedding_tables import SCHEMA, embeddings_of
+from peftide.inference.table_parts import in_groups
 
 SUFFIXES = (".h5", ".hdf5", ".parquet")
 GROUP_BYTES = 1 << 25  # of a Parquet row group, about
@@ -53,17 +54,5 @@ def _write_hdf5(path: Path, tables: Iterable[pa.Table], attributes: dict[str, st
 def _write_parquet(path: Path, tables: Iterable[pa.Table], attributes: dict[str, str]) -> None:
     schema = SCHEMA.with_metadata({name.encode(): value.encode() for name, value in attributes.items()})
     with pq.ParquetWriter(path, schema) as writer:
-        for group in _in_groups(tables):
+        for group in in_groups(tables, lambda parts: sum(part.nbytes for part in parts) >= GROUP_BYTES):
             writer.write_table(group.cast(schema), row_group_size=len(group))
-
-
-def _in_groups(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-    """The same rows in larger tables."""
-    held: list[pa.Table] = []
-    for table in tables:
-        held.append(table)
-        if sum(part.nbytes for part in held) >= GROUP_BYTES:
-            yield pa.concat_tables(held)
-            held = []
-    if any(map(len, held)):
-        yield pa.concat_tables(held)

@@ -1,0 +1,179 @@
+"""A file of examples to a file of predictions: in windows, resumable; single proteins with memory that does not grow.
+
+Shapes: P proteins, D width.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from peftide.config import DataSettings, PredictSettings
+from peftide.data.datasets import read_dataset
+from peftide.data.example_file import scan_examples, stand_alone
+from peftide.data.windows import ProteinsInMemory, WindowSize, spans_digest
+from peftide.data.writers import check_table_path, write_rows
+from peftide.inference.embedding_tables import values_of
+from peftide.inference.live_bars import live_bar
+from peftide.inference.parts_folder import interruptible, parts_folder, write_part
+from peftide.inference.predict_windows import Predictor, load_predictor, predict_encoded, predict_window
+from peftide.inference.score import data_settings
+from peftide.inference.table_parts import TableParts, in_groups
+from peftide.inference.window_encoder import VECTOR_WINDOW, embed_window
+from peftide.inference.window_parts import cached_vectors, make_parts
+from peftide.records import Dataset, Proteins
+
+ROWS_IN_PART = 1 << 16  # examples scored before the scores are kept; rows of a Parquet row group, about
+
+SCORED = "scored"  # the digest of scored examples: the manifest says which these are
+
+Columns = dict[str, list]
+Each = Callable[[Columns], None]
+
+
+def predict_file(
+    settings: PredictSettings,
+    console: Console,
+    *,
+    window: WindowSize = VECTOR_WINDOW,
+    each: Each = lambda columns: None,
+) -> None:
+    """Score every example of a file and write the table; killed at any moment, the same call goes on.
+
+    each: told of the columns of each chunk of rows that is written. Raises UserError for whatever the user can mend:
+    data, settings, an unfinished prediction of another kind at the same place, a full disk.
+    """
+    check_table_path(settings.out)
+    predictor = load_predictor(settings)
+    wanted = data_settings(predictor.model, settings)
+    if stand_alone(wanted):
+        _predict_alone(wanted, settings, predictor, console, window=window, each=each)
+    else:
+        _predict_joined(wanted, settings, predictor, console, window=window, each=each)
+
+
+def _predict_alone(
+    wanted: DataSettings,
+    settings: PredictSettings,
+    predictor: Predictor,
+    console: Console,
+    *,
+    window: WindowSize,
+    each: Each,
+) -> None:
+    """Proteins whose sequences are in the table itself: each window of it is encoded and scored by itself."""
+    target = predictor.model.target
+    with console.status(f"reading {settings.data}"):
+        scan, notes = scan_examples(wanted, window, classes=target.classes, kind=target.kind)
+    _say(notes, console)
+    source = scan.checked
+    manifest = _manifest(predictor, spans_digest(source.spans))
+    with parts_folder(Path(settings.out), manifest, what="prediction") as folder, interruptible(folder, console):
+        parts = TableParts(folder, "predictions")
+        with cached_vectors(
+            predictor.embedder, source, settings, console, is_published=predictor.model.method == "head"
+        ) as store:
+            make_parts(
+                source, parts, console,
+                lambda advance: lambda window: predict_window(predictor, window, store=store, advance=advance),
+            )  # fmt: skip
+        _write(settings, parts.read_all(len(source.spans)), console, each=each)
+    shutil.rmtree(folder)
+
+
+def _predict_joined(
+    wanted: DataSettings,
+    settings: PredictSettings,
+    predictor: Predictor,
+    console: Console,
+    *,
+    window: WindowSize,
+    each: Each,
+) -> None:
+    """Pairs, and proteins whose sequences are in another file: all are read, encoded once each, and then scored."""
+    model = predictor.model
+    dataset = read_dataset(wanted, labelled=False, classes=model.target.classes, kind=model.target.kind)
+    _say(dataset.notes, console)
+    rows, members = np.unique(dataset.members_NK, return_inverse=True)
+    ids, sequences = dataset.proteins.ids, dataset.proteins.sequences
+    proteins = Proteins(tuple(ids[row] for row in rows), tuple(sequences[row] for row in rows))
+    dataset = replace(dataset, proteins=proteins, members_NK=members.reshape(dataset.members_NK.shape))
+    most_residues = model.max_residues if model.long_proteins == "crop" else None
+    source = ProteinsInMemory.cut(proteins, window, most_residues=most_residues)
+    content = hashlib.sha256(spans_digest(source.spans).encode() + dataset.members_NK.tobytes())
+    manifest = _manifest(predictor, content.hexdigest()[:16])
+    with parts_folder(Path(settings.out), manifest, what="prediction") as folder, interruptible(folder, console):
+        vectors_PD = _encode(source, predictor, folder, settings, console)
+        parts = TableParts(folder, "predictions")
+        _score(dataset, vectors_PD, predictor, parts, console)
+        _write(settings, parts.read_all(len(_chunks(dataset))), console, each=each)
+    shutil.rmtree(folder)
+
+
+def _encode(
+    source: ProteinsInMemory, predictor: Predictor, folder: Path, settings: PredictSettings, console: Console
+) -> np.ndarray:
+    """Vectors (P, D) of all proteins, in a file that is mapped into memory."""
+    embedder, parts = predictor.embedder, TableParts(folder, "vectors")
+    with cached_vectors(embedder, source, settings, console, is_published=predictor.model.method == "head") as store:
+        make_parts(
+            source, parts, console,
+            lambda advance: lambda window: embed_window(embedder, window, store=store, advance=advance),
+        )  # fmt: skip
+
+    def save(path: Path) -> None:
+        with path.open("wb") as file:
+            for table in parts.read_all(len(source.spans)):
+                file.write(values_of(table).tobytes())
+
+    write_part(folder / "vectors.float32", save)
+    width = embedder.encoder.backbone.width
+    return np.memmap(folder / "vectors.float32", np.float32, mode="r", shape=(len(source.proteins), width))
+
+
+def _chunks(dataset: Dataset) -> list[slice]:
+    return [slice(start, start + ROWS_IN_PART) for start in range(0, len(dataset), ROWS_IN_PART)]
+
+
+def _score(dataset: Dataset, vectors_PD: np.ndarray, predictor: Predictor, parts: TableParts, console: Console) -> None:
+    with live_bar(console, len(dataset), doing="scoring", unit="examples") as advance:
+        for number, rows in enumerate(_chunks(dataset)):
+            examples = dataset.subset(np.arange(len(dataset))[rows])
+            if not parts.is_there(number, SCORED):
+                parts.write(number, SCORED, predict_encoded(predictor, examples, vectors_PD))
+            advance(len(examples))
+
+
+def _manifest(predictor: Predictor, examples: str) -> dict[str, Any]:
+    answers = {"threshold": predictor.threshold, "min_confidence": predictor.min_confidence}
+    return {"format": 1, "examples": examples} | predictor.embedder.identity() | answers
+
+
+def _write(settings: PredictSettings, tables: Iterator[pa.Table], console: Console, *, each: Each) -> None:
+    """Write the table, and say how many rows it has."""
+    num_rows = num_abstained = 0
+
+    def chunks() -> Iterator[Columns]:
+        nonlocal num_rows, num_abstained
+        for group in in_groups(tables, lambda parts: sum(map(len, parts)) >= ROWS_IN_PART):
+            columns = {name: group[name].to_pylist() for name in group.column_names}
+            num_rows += len(group)
+            num_abstained += columns["prediction"].count("")
+            each(columns)
+            yield columns
+
+    with console.status("writing"):
+        write_rows(settings.out, chunks())
+    abstained = "" if settings.min_confidence is None else f" ({num_abstained:,} without an answer)"
+    console.print(f"{num_rows:,} predictions written to {settings.out}{abstained}", highlight=False)
+
+
+def _say(notes: Iterable[str], console: Console) -> None:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
