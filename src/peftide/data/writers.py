@@ -7,7 +7,7 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
@@ -19,6 +19,8 @@ import pyarrow.parquet
 
 from peftide.data.files import DELIMITERS, KINDS
 from peftide.errors import UserError
+
+GROUP_ROWS = 1 << 16  # of a Parquet row group that is written in chunks, about
 
 Columns = Mapping[str, Sequence[object] | np.ndarray]
 
@@ -33,11 +35,14 @@ def write_table(path: str | Path, columns: Columns) -> None:
     write_rows(path, [columns])
 
 
-def write_rows(path: str | Path, chunks: Iterable[Columns]) -> None:
-    """As `write_table`, from chunks with the same columns, one at least, which are written one after another."""
+def write_rows(path: str | Path, chunks: Iterable[Columns], *, within: Path | None = None) -> None:
+    """As `write_table`, from chunks with the same columns, one at least, which are written one after another.
+
+    within: see `aside_of`.
+    """
     path = Path(path)
     kind, gzipped = _table_format(path)
-    with _written_aside(path) as stream:
+    with _written_aside(path, within=within) as stream:
         # No name and no time inside, so that equal tables make equal files.
         target = gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0) if gzipped else stream
         if kind == "parquet":
@@ -121,12 +126,25 @@ def write_text(path: str | Path, text: str) -> None:
         stream.write(text.encode("utf-8", "backslashreplace"))  # names of files need not be UTF-8
 
 
+def in_groups(tables: Iterable[pa.Table], is_full: Callable[[list[pa.Table]], bool]) -> Iterator[pa.Table]:
+    """The same rows in larger tables, none of them without rows; is_full: whether some tables are enough for one."""
+    held: list[pa.Table] = []
+    for table in tables:
+        if len(table):
+            held.append(table)
+        if held and is_full(held):
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
 def _write_parquet(stream: IO[bytes] | gzip.GzipFile, chunks: Iterator[Columns]) -> None:
     tables = (pa.table({name: pa.array(column) for name, column in columns.items()}) for columns in chunks)
     first = next(tables)
     with pyarrow.parquet.ParquetWriter(stream, first.schema) as writer:
-        for table in chain([first], tables):
-            writer.write_table(table)
+        for group in in_groups(chain([first], tables), lambda held: sum(map(len, held)) >= GROUP_ROWS):
+            writer.write_table(group)
 
 
 def _write_cells(stream: IO[bytes] | gzip.GzipFile, chunks: Iterator[Columns], *, delimiter: str) -> None:
@@ -141,20 +159,22 @@ def _write_cells(stream: IO[bytes] | gzip.GzipFile, chunks: Iterator[Columns], *
 
 
 @contextmanager
-def _written_aside(path: Path) -> Iterator[IO[bytes]]:
-    with aside_of(path) as fresh, open(fresh, "xb") as stream:
+def _written_aside(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
+    with aside_of(path, within=within) as fresh, open(fresh, "xb") as stream:
         yield stream
 
 
 @contextmanager
-def aside_of(path: Path) -> Iterator[Path]:
+def aside_of(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     """A name beside `path` to write to, moved to `path` when the block ends well, and removed when it does not.
 
-    Raises UserError where `path` cannot be written.
+    within: a folder on the same disk that only this process uses, to write in instead; what a killed process left
+    there is removed. Raises UserError where `path` cannot be written.
     """
     check_place(path)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") if within is None else within / "result"
     try:
+        fresh.unlink(missing_ok=True)
         yield fresh
         os.replace(fresh, path)
     except OSError as error:

@@ -46,7 +46,7 @@ def embed_file(settings: EmbedSettings, console: Console, *, window: WindowSize 
         backbone, pooling = embedder.encoder.backbone.name, embedder.encoder.pooling
         attributes = {"backbone": backbone, "bundle": settings.bundle or "", "pooling": pooling}
         with console.status("writing"):
-            write_embeddings(settings.out, parts.read_all(len(scan.checked.spans)), attributes)
+            write_embeddings(settings.out, parts.read_all(len(scan.checked.spans)), attributes, within=folder)
     shutil.rmtree(folder)
     console.print(f"{scan.checked.num_proteins:,} embeddings written to {settings.out}", highlight=False)
     return Path(settings.out)

@@ -48,7 +48,7 @@ def values_of(table: pa.Table) -> np.ndarray:
 def embeddings_of(table: pa.Table) -> Iterator[tuple[str, np.ndarray]]:
     """Each protein with its vector (D,) or its residues (L, D)."""
     ids, values_RD = table["id"], values_of(table)
-    if table["residue"].null_count:
+    if table["residue"].null_count == len(table):
         yield from zip(ids.to_pylist(), values_RD, strict=True)
         return
     starts = np.flatnonzero(table["residue"].to_numpy() == 1)

@@ -24,12 +24,12 @@ from peftide.inference.live_bars import live_bar
 from peftide.inference.parts_folder import interruptible, parts_folder, write_part
 from peftide.inference.predict_windows import Predictor, load_predictor, predict_encoded, predict_window
 from peftide.inference.score import data_settings
-from peftide.inference.table_parts import TableParts, in_groups
+from peftide.inference.table_parts import TableParts
 from peftide.inference.window_encoder import VECTOR_WINDOW, embed_window
 from peftide.inference.window_parts import cached_vectors, make_parts
 from peftide.records import Dataset, Proteins
 
-ROWS_IN_PART = 1 << 16  # examples scored before the scores are kept; rows of a Parquet row group, about
+ROWS_IN_PART = 1 << 16  # examples scored before the scores are kept
 
 SCORED = "scored"  # the digest of scored examples: the manifest says which these are
 
@@ -83,7 +83,7 @@ def _predict_alone(
                 source, parts, console,
                 lambda advance: lambda window: predict_window(predictor, window, store=store, advance=advance),
             )  # fmt: skip
-        _write(settings, parts.read_all(len(source.spans)), console, each=each)
+        _write(settings, parts.read_all(len(source.spans)), folder, console, each=each)
     shutil.rmtree(folder)
 
 
@@ -112,7 +112,7 @@ def _predict_joined(
         vectors_PD = _encode(source, predictor, folder, settings, console)
         parts = TableParts(folder, "predictions")
         _score(dataset, vectors_PD, predictor, parts, console)
-        _write(settings, parts.read_all(len(_chunks(dataset))), console, each=each)
+        _write(settings, parts.read_all(len(_chunks(dataset))), folder, console, each=each)
     shutil.rmtree(folder)
 
 
@@ -155,21 +155,23 @@ def _manifest(predictor: Predictor, examples: str) -> dict[str, Any]:
     return {"format": 1, "examples": examples} | predictor.embedder.identity() | answers
 
 
-def _write(settings: PredictSettings, tables: Iterator[pa.Table], console: Console, *, each: Each) -> None:
+def _write(
+    settings: PredictSettings, tables: Iterator[pa.Table], folder: Path, console: Console, *, each: Each
+) -> None:
     """Write the table, and say how many rows it has."""
     num_rows = num_abstained = 0
 
     def chunks() -> Iterator[Columns]:
         nonlocal num_rows, num_abstained
-        for group in in_groups(tables, lambda parts: sum(map(len, parts)) >= ROWS_IN_PART):
-            columns = {name: group[name].to_pylist() for name in group.column_names}
-            num_rows += len(group)
+        for table in tables:
+            columns = {name: table[name].to_pylist() for name in table.column_names}
+            num_rows += len(table)
             num_abstained += columns["prediction"].count("")
             each(columns)
             yield columns
 
     with console.status("writing"):
-        write_rows(settings.out, chunks())
+        write_rows(settings.out, chunks(), within=folder)
     abstained = "" if settings.min_confidence is None else f" ({num_abstained:,} without an answer)"
     console.print(f"{num_rows:,} predictions written to {settings.out}{abstained}", highlight=False)
 

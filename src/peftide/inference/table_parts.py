@@ -1,6 +1,6 @@
 """Parts of a result as tables in a folder: written whole or not at all, and found out when they are damaged."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -67,16 +67,3 @@ class TableParts:
     def read_all(self, num_parts: int) -> Iterator[pa.Table]:
         """All tables, one after another."""
         return map(self.read, range(num_parts))
-
-
-def in_groups(tables: Iterable[pa.Table], is_full: Callable[[list[pa.Table]], bool]) -> Iterator[pa.Table]:
-    """The same rows in larger tables, none of them without rows; is_full: whether some tables are enough for one."""
-    held: list[pa.Table] = []
-    for table in tables:
-        if len(table):
-            held.append(table)
-        if held and is_full(held):
-            yield pa.concat_tables(held)
-            held = []
-    if held:
-        yield pa.concat_tables(held)
