@@ -320,7 +320,9 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_earlier_result_and_the_parts(
 def test_a_part_that_was_cut_off_is_made_again(esm_folder, fasta, tmp_path, half_done):
     first, *others = parts_in(half_done)
     first.write_bytes(first.read_bytes()[:-20])
-    assert f"going on: {len(others)} of" in embed(esm_folder, fasta, tmp_path / "e.h5")
+    said = embed(esm_folder, fasta, tmp_path / "e.h5")
+    assert f"going on: {len(others)} of" in said
+    assert f"{first} is damaged" in said
     assert len(by_position(tmp_path / "e.h5")) == NUM_PROTEINS
 
 

@@ -160,17 +160,16 @@ def _iterate_parquet(header: Header, names: Sequence[str], findings: Findings) -
 @contextmanager
 def _parquet(path: str, file_format: Format) -> Iterator[pyarrow.parquet.ParquetFile]:
     """The open file; gzipped, it is unpacked into memory. What cannot be read of it is a UserError."""
-    source: str | pa.BufferReader = path
-    if file_format.gzipped:
-        with opened(path, gzipped=True) as stream:
-            source = pa.BufferReader(stream.read())
-    try:
-        with pyarrow.parquet.ParquetFile(
-            source, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER_BYTES
-        ) as file:
-            yield file
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: damaged or unsupported Parquet data {quoted(str(error))}; write it again") from error
+    with opened(path, gzipped=file_format.gzipped) as stream:  # not by its name, which pyarrow wants in UTF-8
+        source = pa.BufferReader(stream.read()) if file_format.gzipped else pa.PythonFile(stream, "r")
+        try:
+            with pyarrow.parquet.ParquetFile(
+                source, page_checksum_verification=True, pre_buffer=False, buffer_size=BUFFER_BYTES
+            ) as file:
+                yield file
+        except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+            what = quoted(str(error))
+            raise UserError(f"{path}: damaged or unsupported Parquet data {what}; write it again") from error
 
 
 def _is_plain(kind: pa.DataType) -> bool:

@@ -145,7 +145,7 @@ def _score(dataset: Dataset, vectors_PD: np.ndarray, predictor: Predictor, parts
     with live_bar(console, len(dataset), doing="scoring", unit="examples") as advance:
         for number, rows in enumerate(_chunks(dataset)):
             examples = dataset.subset(np.arange(len(dataset))[rows])
-            if not parts.is_there(number, SCORED):
+            if not parts.is_there(number, SCORED, say=lambda text: console.print(text, highlight=False)):
                 parts.write(number, SCORED, predict_encoded(predictor, examples, vectors_PD))
             advance(len(examples))
 

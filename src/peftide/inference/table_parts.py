@@ -1,6 +1,6 @@
 """Parts of a result as tables in a folder: written whole or not at all, and found out when they are damaged."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,8 +24,8 @@ class TableParts:
         """Where a table is kept."""
         return self.folder / f"{self.name}-{number:07d}.parquet"
 
-    def is_there(self, number: int, digest: str) -> bool:
-        """Whether a table of this digest is there; one that is cut off or of another digest is removed.
+    def is_there(self, number: int, digest: str, *, say: Callable[[str], None]) -> bool:
+        """Whether a table of this digest is there; one that is cut off or of another digest is named and removed.
 
         Its end is looked at, which is written last; the rest when it is read.
         """
@@ -33,11 +33,13 @@ class TableParts:
         if not path.is_file():
             return False
         try:
-            with pyarrow.parquet.ParquetFile(path) as file:
+            with path.open("rb") as stream, pyarrow.parquet.ParquetFile(stream) as file:
                 if (file.schema_arrow.metadata or {}).get(DIGEST) == digest.encode():
                     return True
-        except (pa.ArrowException, OSError):
-            pass  # it is made again
+            reason = "it is of other proteins"
+        except (pa.ArrowException, OSError) as error:
+            reason = str(error)
+        say(f"{path} is damaged ({reason}): it is made again")
         path.unlink()
         return False
 
@@ -46,9 +48,10 @@ class TableParts:
         marked = table.replace_schema_metadata({DIGEST: digest.encode()})
 
         def save(path: Path) -> None:
-            pyarrow.parquet.write_table(
-                marked, path, compression="NONE", use_dictionary=["id"], write_page_checksum=True,
-            )  # fmt: skip
+            with path.open("wb") as stream:
+                pyarrow.parquet.write_table(
+                    marked, stream, compression="NONE", use_dictionary=["id"], write_page_checksum=True
+                )
 
         write_part(self.path(number), save)
 
@@ -56,7 +59,10 @@ class TableParts:
         """A table that is there. Raises UserError where it is damaged, and removes it so that it is made again."""
         path = self.path(number)
         try:
-            with pyarrow.parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            with (
+                path.open("rb") as stream,
+                pyarrow.parquet.ParquetFile(stream, page_checksum_verification=True) as file,
+            ):
                 return file.read().replace_schema_metadata(None)
         except (pa.ArrowException, OSError) as error:
             path.unlink(missing_ok=True)

@@ -41,11 +41,14 @@ def make_parts(source: Source, parts: TableParts, console: Console, make: Callab
 
     Raises UserError where a part cannot be written or the source has changed.
     """
-    done = {span.number for span in source.spans if parts.is_there(span.number, span.digest)}
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False)
+
+    done = {span.number for span in source.spans if parts.is_there(span.number, span.digest, say=say)}
     num_done = sum(span.num_residues for span in source.spans if span.number in done)
     if done:
-        known = f"{len(done):,} of {len(source.spans):,} windows are done"
-        console.print(f"going on: {known}, {num_done:,} residues", highlight=False)
+        say(f"going on: {len(done):,} of {len(source.spans):,} windows are done, {num_done:,} residues")
     num_residues = sum(span.num_residues for span in source.spans)
     with encoding_progress(console, num_residues, done=num_done) as advance:
         work = make(advance)

@@ -98,6 +98,6 @@ def _write_hdf5(path: Path, tables: Iterable[pa.Table], attributes: dict[str, st
 
 def _write_parquet(path: Path, tables: Iterable[pa.Table], attributes: dict[str, str]) -> None:
     schema = SCHEMA.with_metadata({name.encode(): value.encode() for name, value in attributes.items()})
-    with pq.ParquetWriter(path, schema) as writer:
+    with open(path, "wb") as stream, pq.ParquetWriter(stream, schema) as writer:
         for group in in_groups(tables, lambda parts: sum(part.nbytes for part in parts) >= GROUP_BYTES):
             writer.write_table(group.cast(schema), row_group_size=len(group))
