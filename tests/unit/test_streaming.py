@@ -1,4 +1,4 @@
-"""embed and predict in windows: what one window would give, whatever interrupts it, in little memory."""
+"""embed and predict in portions: what one portion would give, whatever interrupts it, in little memory."""
 
 import contextlib
 import io
@@ -23,20 +23,20 @@ from conftest import random_sequence, write_examples
 from peftide.config import DataSettings, EmbedSettings, MachineSettings, PredictSettings, TrainSettings
 from peftide.data.datasets import read_dataset
 from peftide.data.findings import Findings
+from peftide.data.portions import PortionSize, ProteinsInMemory
 from peftide.data.protein_scan import ScanRules, scan_proteins
 from peftide.data.proteins import find_proteins
-from peftide.data.windows import ProteinsInMemory, WindowSize
 from peftide.errors import UserError
 from peftide.inference.embed import embed_proteins, embed_residues
 from peftide.inference.embed_file import embed_file
 from peftide.inference.parts_folder import parts_folder
+from peftide.inference.portion_encoder import embed_portion, load_embedder
+from peftide.inference.portion_parts import MOST_CACHED, cached_vectors
 from peftide.inference.predict_file import predict_file
-from peftide.inference.window_encoder import embed_window, load_embedder
-from peftide.inference.window_parts import MOST_CACHED, cached_vectors
 from peftide.records import Proteins
 
 CPU = {"device": "cpu", "precision": "fp32", "threads": 1, "cache_limit_gb": 0.0}
-SMALL = WindowSize(rows=7, residues=300)
+SMALL = PortionSize(rows=7, residues=300)
 NUM_PROTEINS = 60
 
 
@@ -71,19 +71,19 @@ def bundles(esm_folder, tmp_path_factory):
     return bundle_of
 
 
-def embed(esm_folder, fasta, out, *, window=SMALL, **options) -> str:
-    """Embed in small windows; what was said."""
+def embed(esm_folder, fasta, out, *, portion=SMALL, **options) -> str:
+    """Embed in small portions; what was said."""
     said = io.StringIO()
     given = {"data": str(fasta), "out": str(out), "backbone": str(esm_folder)} | CPU | options
-    embed_file(EmbedSettings(**given), Console(file=said, width=300), window=window)
+    embed_file(EmbedSettings(**given), Console(file=said, width=300), portion=portion)
     return said.getvalue()
 
 
-def predict(bundle, data, out, *, window=SMALL, **options) -> str:
-    """Predict in small windows; what was said."""
+def predict(bundle, data, out, *, portion=SMALL, **options) -> str:
+    """Predict in small portions; what was said."""
     said = io.StringIO()
     given = {"bundle": bundle, "data": str(data), "out": str(out)} | CPU | options
-    predict_file(PredictSettings(**given), Console(file=said, width=300), window=window)
+    predict_file(PredictSettings(**given), Console(file=said, width=300), portion=portion)
     return said.getvalue()
 
 
@@ -105,7 +105,7 @@ def embedder_of(esm_folder, **options):
     return load_embedder(EmbedSettings(data="", out="", backbone=str(esm_folder), **CPU, **options))
 
 
-def test_vectors_made_in_windows_are_those_of_all_proteins_at_once_in_the_order_of_the_file(
+def test_vectors_made_in_portions_are_those_of_all_proteins_at_once_in_the_order_of_the_file(
     esm_folder, fasta, tmp_path
 ):
     """Batches are others, so that the sum over a protein's residues may differ in its last digits."""
@@ -118,7 +118,7 @@ def test_vectors_made_in_windows_are_those_of_all_proteins_at_once_in_the_order_
     assert hidden_in(tmp_path) == []
 
 
-def test_states_of_residues_made_in_windows_are_those_of_each_protein_alone_to_the_last_digit(
+def test_states_of_residues_made_in_portions_are_those_of_each_protein_alone_to_the_last_digit(
     esm_folder, fasta, tmp_path
 ):
     for name in ("e.h5", "e.parquet"):
@@ -140,13 +140,13 @@ def test_rows_of_many_proteins_share_a_row_group_of_parquet(esm_folder, fasta, t
 
 
 @pytest.mark.parametrize("kind", ["binary", "multilabel", "pair"])
-def test_predictions_made_in_windows_are_those_made_at_once(bundles, fasta, tmp_path, kind):
+def test_predictions_made_in_portions_are_those_made_at_once(bundles, fasta, tmp_path, kind):
     names = {"sequences": str(fasta)} if kind == "pair" else {}
     data = pairs_of(tmp_path) if kind == "pair" else fasta
-    for name, window in (("whole.tsv", WindowSize(10**6, 10**9)), ("windows.tsv", SMALL)):
-        predict(bundles(kind), data, tmp_path / name, window=window, **names)
-    whole, windows = (pd.read_csv(tmp_path / name, sep="\t") for name in ("whole.tsv", "windows.tsv"))
-    pd.testing.assert_frame_equal(whole, windows, atol=1e-6)
+    for name, portion in (("whole.tsv", PortionSize(10**6, 10**9)), ("portions.tsv", SMALL)):
+        predict(bundles(kind), data, tmp_path / name, portion=portion, **names)
+    whole, portions = (pd.read_csv(tmp_path / name, sep="\t") for name in ("whole.tsv", "portions.tsv"))
+    pd.testing.assert_frame_equal(whole, portions, atol=1e-6)
     assert hidden_in(tmp_path) == []
 
 
@@ -176,7 +176,7 @@ from peftide.data.datasets import read_dataset
 from peftide.data.findings import Findings
 from peftide.data.protein_scan import ScanRules, scan_proteins
 from peftide.data.proteins import find_proteins
-from peftide.data.windows import WindowSize
+from peftide.data.portions import PortionSize
 from peftide.inference.embed_file import embed_file
 from peftide.inference.predict_file import predict_file
 
@@ -189,7 +189,7 @@ def begin(settings):
         code = 1
         try:
             work, kind = (predict_file, PredictSettings) if "bundle" in settings else (embed_file, EmbedSettings)
-            work(kind(**settings), Console(quiet=True), window=WindowSize(rows=4, residues=200))
+            work(kind(**settings), Console(quiet=True), portion=PortionSize(rows=4, residues=200))
             code = 0
         finally:
             os._exit(code)
@@ -215,7 +215,6 @@ for settings in json.load(sys.stdin):
         folder = os.path.join(os.path.dirname(out), f".{os.path.basename(out)}.parts")
         names = os.listdir(folder) if code is None and os.path.isdir(folder) else []
         parts.append(sum(name.endswith(".parquet") for name in names))
-        assert code is not None or not os.path.exists(out)
     seen.append(parts)
     assert code == 0 or ended(begin(settings | {"out": out}), 100) == 0
 print(json.dumps(seen))
@@ -286,7 +285,7 @@ def half_done(esm_folder, fasta, tmp_path):
 
 def test_what_is_done_is_not_done_again(esm_folder, fasta, tmp_path, half_done):
     parts = parts_in(half_done)
-    assert f"going on: {len(parts)} of {len(scan_of(fasta).checked.spans)} windows" in embed(
+    assert f"going on: {len(parts)} of {len(scan_of(fasta).checked.outlines)} portions" in embed(
         esm_folder, fasta, tmp_path / "e.h5"
     )
     embed(esm_folder, fasta, tmp_path / "whole.h5")
@@ -314,7 +313,7 @@ def test_a_disk_that_is_full_at_the_end_leaves_the_earlier_result_and_the_parts(
         embed(esm_folder, fasta, tmp_path / name)
     assert (tmp_path / name).read_bytes() == b"earlier"
     num_parts = len(parts_in(tmp_path / f".{name}.parts"))
-    assert f"going on: {num_parts} of {num_parts} windows" in embed(esm_folder, fasta, tmp_path / name)
+    assert f"going on: {num_parts} of {num_parts} portions" in embed(esm_folder, fasta, tmp_path / name)
 
 
 def test_a_part_that_was_cut_off_is_made_again(esm_folder, fasta, tmp_path, half_done):
@@ -349,6 +348,19 @@ def test_what_is_unfinished_is_not_mixed_with_other_proteins_or_settings(esm_fol
     embed(esm_folder, fasta, tmp_path / "e.h5")
 
 
+def test_parts_that_outlived_their_manifest_are_not_taken_for_those_of_other_settings(
+    esm_folder, fasta, tmp_path, half_done
+):
+    """As where the process was killed while it removed the folder."""
+    (half_done / "manifest.json").unlink()
+    said = embed(esm_folder, fasta, tmp_path / "e.h5", pooling="cls")
+    assert "is damaged (it is of other work): it is made again" in said
+    assert "going on" not in said
+    embed(esm_folder, fasta, tmp_path / "cls.h5", pooling="cls")
+    found, expected = (np.array([v for _, v in by_position(tmp_path / name)]) for name in ("e.h5", "cls.h5"))
+    assert np.array_equal(found, expected)
+
+
 def test_a_prediction_with_another_threshold_is_another(bundles, fasta, tmp_path):
     with limited_files(1500), pytest.raises(UserError, match="cannot be written"):
         predict(bundles("multilabel"), fasta, tmp_path / "p.tsv")
@@ -368,14 +380,14 @@ def test_a_second_process_on_the_same_output_is_refused(esm_folder, bundles, fas
 
 def test_a_file_that_changes_between_its_two_readings_is_refused(esm_folder, fasta, tmp_path):
     scan = scan_of(fasta)
-    windows = scan.checked.windows()
-    assert next(windows).ids[0] == "Q0000"
+    portions = scan.checked.portions()
+    assert next(portions).ids[0] == "Q0000"
     fasta.write_text(fasta.read_text().replace(">Q0040", ">Q0099"))
     with pytest.raises(UserError, match="was changed while it was read"):
-        list(scan.checked.windows())
+        list(scan.checked.portions())
     fasta.write_text(">Q0000\nMK\n")
     with pytest.raises(UserError, match="was changed while it was read"):
-        list(scan.checked.windows())
+        list(scan.checked.portions())
 
 
 def scan_of(fasta: Path):
@@ -383,14 +395,14 @@ def scan_of(fasta: Path):
     return scan_proteins(find_proteins(str(fasta), findings=findings), ScanRules(SMALL, merges=True), findings=findings)
 
 
-def test_a_window_gives_the_same_table_whoever_encodes_it(esm_folder, fasta):
+def test_a_portion_gives_the_same_table_whoever_encodes_it(esm_folder, fasta):
     """It, and the settings of the embedder, travel as plain values."""
     settings = EmbedSettings(data="", out="", backbone=str(esm_folder), **CPU)
-    windows = list(scan_of(fasta).checked.windows())
-    alone = [embed_window(load_embedder(pickle.loads(pickle.dumps(settings))), window) for window in windows[::-1]]
+    portions = list(scan_of(fasta).checked.portions())
+    alone = [embed_portion(load_embedder(pickle.loads(pickle.dumps(settings))), portion) for portion in portions[::-1]]
     embedder = load_embedder(settings)
-    for window, table in zip(windows, alone[::-1], strict=True):
-        assert embed_window(embedder, pickle.loads(pickle.dumps(window))).equals(table)
+    for portion, table in zip(portions, alone[::-1], strict=True):
+        assert embed_portion(embedder, pickle.loads(pickle.dumps(portion))).equals(table)
 
 
 def test_rows_that_repeat_a_protein_are_merged_by_embed_and_kept_by_predict(esm_folder, bundles, fasta, tmp_path):
@@ -423,8 +435,8 @@ def test_memory_does_not_grow_with_the_number_of_proteins(esm_folder, bundles, t
         fasta = tmp_path / f"{number}.fasta"
         fasta.write_text("".join(f">P{row}\n{random_sequence(8, seed=row % 50)}\n" for row in range(number)))
         for kind, work in (
-            ("embed", lambda out, data: embed(esm_folder, data, out, window=WindowSize(50, 1000))),
-            ("predict", lambda out, data: predict(bundles("binary"), data, out, window=WindowSize(50, 1000))),
+            ("embed", lambda out, data: embed(esm_folder, data, out, portion=PortionSize(50, 1000))),
+            ("predict", lambda out, data: predict(bundles("binary"), data, out, portion=PortionSize(50, 1000))),
         ):
             tracemalloc.start()
             work(tmp_path / f"{number}-{kind}.{'h5' if kind == 'embed' else 'tsv'}", fasta)
@@ -437,7 +449,7 @@ def test_memory_does_not_grow_with_the_number_of_proteins(esm_folder, bundles, t
 def test_the_cache_is_not_filled_with_the_vectors_of_a_very_large_set(esm_folder, tmp_path):
     many = MOST_CACHED + 1
     proteins = Proteins(("a",) * many, ("M",) * many)
-    source = ProteinsInMemory.cut(proteins, WindowSize(10**6, 10**6), most_residues=None)
+    source = ProteinsInMemory.cut(proteins, PortionSize(10**6, 10**6), most_residues=None)
     settings, said = MachineSettings(cache_dir=str(tmp_path / "cache")), io.StringIO()
     with cached_vectors(
         embedder_of(esm_folder), source, settings, Console(file=said, width=200), is_published=True

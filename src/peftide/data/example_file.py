@@ -11,21 +11,21 @@ from peftide.data.datasets import (
 )
 from peftide.data.files import recognise
 from peftide.data.findings import Findings
+from peftide.data.portions import PortionSize
 from peftide.data.protein_file import ProteinFile
 from peftide.data.protein_scan import Scan, ScanRules, scan_proteins
 from peftide.data.rows import read_header
 from peftide.data.tables import rowless_table
-from peftide.data.windows import WindowSize
 from peftide.records import TargetKind
 
 
 def stand_alone(settings: DataSettings) -> bool:
-    """Whether every example is a protein whose sequence is in the table, so that windows of the table can be scored."""
+    """Whether every example is a protein whose sequence is in the table, so that each portion of it can be scored."""
     return settings.task != "pair" and (settings.sequences is None or recognise(settings.data).kind == "fasta")
 
 
 def scan_examples(
-    settings: DataSettings, size: WindowSize, *, classes: tuple[str, ...], kind: TargetKind
+    settings: DataSettings, size: PortionSize, *, classes: tuple[str, ...], kind: TargetKind
 ) -> tuple[Scan, tuple[str, ...]]:
     """The first reading of examples that `stand_alone`, without labels, for a trained model; and the notes.
 

@@ -1,4 +1,4 @@
-"""A file of proteins of any size: read one protein after another, and in windows of consecutive ones."""
+"""A file of proteins of any size: read one protein after another, and in portions of consecutive ones."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -8,9 +8,9 @@ import numpy as np
 
 from peftide.data.columns import MemberColumns
 from peftide.data.findings import Findings
+from peftide.data.portions import Outline, Portion, record_digest, rows_digest
 from peftide.data.rows import Header, iterate_rows
 from peftide.data.sequences import Cleaned, clean_sequence, sequence_id
-from peftide.data.windows import Span, Window, record_digest, rows_digest
 from peftide.errors import UserError
 
 
@@ -48,37 +48,37 @@ class CheckedFile:
     """A file in which nothing was wrong when it was checked. repeats: rows to leave out, in rising order."""
 
     file: ProteinFile
-    spans: tuple[Span, ...]
+    outlines: tuple[Outline, ...]
     repeats: np.ndarray
 
     @property
     def num_proteins(self) -> int:
-        """Proteins in the windows."""
-        return sum(span.num_rows for span in self.spans) - len(self.repeats)
+        """Proteins in the portions."""
+        return sum(outline.num_rows for outline in self.outlines) - len(self.repeats)
 
-    def windows(self, *, is_done: Callable[[Span], bool] = lambda span: False) -> Iterator[Window]:
-        """Read the file again: the windows that are not done, in order.
+    def portions(self, *, is_done: Callable[[Outline], bool] = lambda outline: False) -> Iterator[Portion]:
+        """Read the file again: the portions that are not done, in order.
 
         Raises UserError where one of them is not what it was when it was checked.
         """
         rows = self.file.rows(findings=Findings())
-        for span in self.spans:
-            taken = list(islice(rows, span.num_rows))
-            if len(taken) != span.num_rows:
+        for outline in self.outlines:
+            taken = list(islice(rows, outline.num_rows))
+            if len(taken) != outline.num_rows:
                 raise self._changed()
-            if not is_done(span):
-                yield self._window(span, taken)
+            if not is_done(outline):
+                yield self._portion(outline, taken)
         if next(rows, None) is not None:
             raise self._changed()
 
-    def _window(self, span: Span, rows: list[Row]) -> Window:
+    def _portion(self, outline: Outline, rows: list[Row]) -> Portion:
         proteins = [(name, found.sequence) for name, found in (row.cleaned() for row in rows)]
-        if rows_digest(record_digest(name, sequence) for name, sequence in proteins) != span.digest:
+        if rows_digest(record_digest(name, sequence) for name, sequence in proteins) != outline.digest:
             raise self._changed()
-        first, last = np.searchsorted(self.repeats, [span.first_row, span.first_row + span.num_rows])
-        for row in reversed((self.repeats[first:last] - span.first_row).tolist()):
+        first, last = np.searchsorted(self.repeats, [outline.first_row, outline.first_row + outline.num_rows])
+        for row in reversed((self.repeats[first:last] - outline.first_row).tolist()):
             del proteins[row]
-        return Window(span.number, span.digest, tuple(n for n, _ in proteins), tuple(s for _, s in proteins))
+        return Portion(outline.number, outline.digest, tuple(n for n, _ in proteins), tuple(s for _, s in proteins))
 
     def _changed(self) -> UserError:
         return UserError(f"{self.file.header.path}: was changed while it was read; run the command again")

@@ -1,4 +1,4 @@
-"""The first reading of a file of proteins of any size: what is wrong, what was cleaned, its windows."""
+"""The first reading of a file of proteins of any size: what is wrong, what was cleaned, its portions."""
 
 from array import array
 from collections import defaultdict
@@ -9,10 +9,10 @@ import numpy as np
 
 from peftide.data.cleaned import name_problem, note_named_by_sequence, note_remarks, remarks, sequence_problem
 from peftide.data.findings import Findings, counted, quoted, repeated
+from peftide.data.portions import PortionCutter, PortionSize, record_digest
 from peftide.data.protein_file import CheckedFile, ProteinFile, Row
 from peftide.data.repeats import Repeats, RowDigests
 from peftide.data.sequences import Cleaned
-from peftide.data.windows import SpanCutter, WindowSize, record_digest
 
 MOST_KEPT = 1000  # of one kind, in full; an error shows 50
 
@@ -21,11 +21,11 @@ MOST_KEPT = 1000  # of one kind, in full; an error shows 50
 class ScanRules:
     """How a file of proteins is to be read.
 
-    merges: rows that repeat a protein are left out of its windows. max_residues: longer proteins are counted, and with
+    merges: rows that repeat a protein are left out of its portions. max_residues: longer proteins are counted, and with
     `crops` no more residues than that are encoded. is_unfit: whether the output cannot hold an id.
     """
 
-    window: WindowSize
+    portion: PortionSize
     merges: bool
     max_residues: int | None = None
     crops: bool = False
@@ -75,12 +75,12 @@ class Scan:
     @property
     def num_rows(self) -> int:
         """Rows of the file, repeated ones included."""
-        return sum(span.num_rows for span in self.checked.spans)
+        return sum(outline.num_rows for outline in self.checked.outlines)
 
     @property
     def num_residues(self) -> int:
         """Residues to encode; those of rows that are left out are counted too."""
-        return sum(span.num_residues for span in self.checked.spans)
+        return sum(outline.num_residues for outline in self.checked.outlines)
 
 
 def scan_proteins(file: ProteinFile, rules: ScanRules, *, findings: Findings) -> Scan:
@@ -104,7 +104,7 @@ class _Reading:
 
     def __init__(self, file: ProteinFile, rules: ScanRules) -> None:
         self.file, self.rules = file, rules
-        self.digests, self.cutter = RowDigests(), SpanCutter(rules.window)
+        self.digests, self.cutter = RowDigests(), PortionCutter(rules.portion)
         self.num_trimmed = 0
         self.num_nameless, self.first_nameless = 0, 0
         self.problems: dict[str, Finds] = defaultdict(Finds)

@@ -18,12 +18,12 @@ from peftide.data.cleaned import (
 )
 from peftide.data.columns import MemberColumns, find_protein_columns
 from peftide.data.findings import Findings, counted, listed, nearest, quoted, repeated, rows_by_value
+from peftide.data.portions import PortionSize
 from peftide.data.protein_file import ProteinFile
 from peftide.data.protein_scan import ScanRules, scan_proteins
 from peftide.data.rows import read_header
 from peftide.data.sequences import Cleaned, clean_sequence, sequence_id
 from peftide.data.tables import Table, rowless_table, trimmed
-from peftide.data.windows import WindowSize
 from peftide.records import Proteins
 
 NEAREST_IDS = 5  # unknown ids for which the most similar known one is looked up: that takes about 0.1 s each
@@ -60,11 +60,11 @@ def read_proteins(
     """
     findings = Findings()
     file = find_proteins(path, column_id=column_id, column_sequence=column_sequence, findings=findings)
-    scan = scan_proteins(file, ScanRules(WindowSize(rows=10_000, residues=10**7), merges=True), findings=findings)
+    scan = scan_proteins(file, ScanRules(PortionSize(rows=10_000, residues=10**7), merges=True), findings=findings)
     findings.raise_problems(path)
     note_merged(path, len(scan.checked.repeats), findings=findings)
-    windows = list(scan.checked.windows())
-    ids, sequences = zip(*((window.ids, window.sequences) for window in windows), strict=True)
+    portions = list(scan.checked.portions())
+    ids, sequences = zip(*((portion.ids, portion.sequences) for portion in portions), strict=True)
     return Proteins(tuple(chain(*ids)), tuple(chain(*sequences))), tuple(findings.notes)
 
 

@@ -1,4 +1,4 @@
-"""A file of proteins to a file of embeddings: in windows, with memory that does not grow with the file, resumable."""
+"""A file of proteins to a file of embeddings: in portions, with memory that does not grow with the file, resumable."""
 
 import shutil
 from pathlib import Path
@@ -8,25 +8,25 @@ from rich.console import Console
 from peftide.config import EmbedSettings
 from peftide.data.cleaned import note_merged
 from peftide.data.findings import Findings
+from peftide.data.portions import PortionSize, outlines_digest
 from peftide.data.protein_scan import Scan, ScanRules, scan_proteins
 from peftide.data.proteins import find_proteins
-from peftide.data.windows import WindowSize, spans_digest
 from peftide.errors import UserError
 from peftide.inference.parts_folder import interruptible, parts_folder
-from peftide.inference.table_parts import TableParts
-from peftide.inference.window_encoder import (
-    RESIDUE_WINDOW,
-    VECTOR_WINDOW,
+from peftide.inference.portion_encoder import (
+    RESIDUE_PORTION,
+    VECTOR_PORTION,
     Embedder,
-    embed_window,
+    embed_portion,
     load_embedder,
 )
-from peftide.inference.window_parts import cached_vectors, make_parts
+from peftide.inference.portion_parts import cached_vectors, make_parts
+from peftide.inference.table_parts import TableParts
 from peftide.inference.write_embeddings import check_embedding_path, is_unfit, write_embeddings
 from peftide.models.tokens import refuse_long, too_long
 
 
-def embed_file(settings: EmbedSettings, console: Console, *, window: WindowSize | None = None) -> Path:
+def embed_file(settings: EmbedSettings, console: Console, *, portion: PortionSize | None = None) -> Path:
     """Embed every protein of a file and write the embeddings; killed at any moment, the same call goes on.
 
     Raises UserError for whatever the user can mend: data, settings, an unfinished embedding of another kind at the
@@ -34,25 +34,25 @@ def embed_file(settings: EmbedSettings, console: Console, *, window: WindowSize 
     """
     check_embedding_path(settings.out)
     embedder = load_embedder(settings)
-    scan = _scan(settings, embedder, window or (RESIDUE_WINDOW if settings.per_residue else VECTOR_WINDOW), console)
-    manifest = {"format": 1, "proteins": spans_digest(scan.checked.spans)} | embedder.identity()
+    scan = _scan(settings, embedder, portion or (RESIDUE_PORTION if settings.per_residue else VECTOR_PORTION), console)
+    manifest = {"format": 1, "proteins": outlines_digest(scan.checked.outlines)} | embedder.identity()
     with parts_folder(Path(settings.out), manifest, what="embedding") as folder, interruptible(folder, console):
-        parts = TableParts(folder, "embeddings")
+        parts = TableParts(folder, "embeddings", manifest)
         with cached_vectors(embedder, scan.checked, settings, console, is_published=settings.bundle is None) as store:
             make_parts(
                 scan.checked, parts, console,
-                lambda advance: lambda window: embed_window(embedder, window, store=store, advance=advance),
+                lambda advance: lambda portion: embed_portion(embedder, portion, store=store, advance=advance),
             )  # fmt: skip
         backbone, pooling = embedder.encoder.backbone.name, embedder.encoder.pooling
         attributes = {"backbone": backbone, "bundle": settings.bundle or "", "pooling": pooling}
         with console.status("writing"):
-            write_embeddings(settings.out, parts.read_all(len(scan.checked.spans)), attributes, within=folder)
+            write_embeddings(settings.out, parts.read_all(len(scan.checked.outlines)), attributes, within=folder)
     shutil.rmtree(folder)
     console.print(f"{scan.checked.num_proteins:,} embeddings written to {settings.out}", highlight=False)
     return Path(settings.out)
 
 
-def _scan(settings: EmbedSettings, embedder: Embedder, size: WindowSize, console: Console) -> Scan:
+def _scan(settings: EmbedSettings, embedder: Embedder, size: PortionSize, console: Console) -> Scan:
     """The checked file, with the notes of reading said."""
     findings, path = Findings(), settings.data
     file = find_proteins(

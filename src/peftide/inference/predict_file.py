@@ -1,4 +1,4 @@
-"""A file of examples to a file of predictions: in windows, resumable; single proteins with memory that does not grow.
+"""A file of examples to a file of predictions: in portions, resumable; single proteins with memory that does not grow.
 
 Shapes: P proteins, D width.
 """
@@ -17,16 +17,16 @@ from rich.console import Console
 from peftide.config import DataSettings, PredictSettings
 from peftide.data.datasets import read_dataset
 from peftide.data.example_file import scan_examples, stand_alone
-from peftide.data.windows import ProteinsInMemory, WindowSize, spans_digest
+from peftide.data.portions import PortionSize, ProteinsInMemory, outlines_digest
 from peftide.data.writers import check_table_path, write_rows
 from peftide.inference.embedding_tables import values_of
 from peftide.inference.live_bars import live_bar
 from peftide.inference.parts_folder import interruptible, parts_folder, write_part
-from peftide.inference.predict_windows import Predictor, load_predictor, predict_encoded, predict_window
+from peftide.inference.portion_encoder import VECTOR_PORTION, embed_portion
+from peftide.inference.portion_parts import cached_vectors, make_parts
+from peftide.inference.predict_portions import Predictor, load_predictor, predict_encoded, predict_portion
 from peftide.inference.score import data_settings
 from peftide.inference.table_parts import TableParts
-from peftide.inference.window_encoder import VECTOR_WINDOW, embed_window
-from peftide.inference.window_parts import cached_vectors, make_parts
 from peftide.records import Dataset, Proteins
 
 ROWS_IN_PART = 1 << 16  # examples scored before the scores are kept
@@ -41,7 +41,7 @@ def predict_file(
     settings: PredictSettings,
     console: Console,
     *,
-    window: WindowSize = VECTOR_WINDOW,
+    portion: PortionSize = VECTOR_PORTION,
     each: Each = lambda columns: None,
 ) -> None:
     """Score every example of a file and write the table; killed at any moment, the same call goes on.
@@ -53,9 +53,9 @@ def predict_file(
     predictor = load_predictor(settings)
     wanted = data_settings(predictor.model, settings)
     if stand_alone(wanted):
-        _predict_alone(wanted, settings, predictor, console, window=window, each=each)
+        _predict_alone(wanted, settings, predictor, console, portion=portion, each=each)
     else:
-        _predict_joined(wanted, settings, predictor, console, window=window, each=each)
+        _predict_joined(wanted, settings, predictor, console, portion=portion, each=each)
 
 
 def _predict_alone(
@@ -64,26 +64,26 @@ def _predict_alone(
     predictor: Predictor,
     console: Console,
     *,
-    window: WindowSize,
+    portion: PortionSize,
     each: Each,
 ) -> None:
-    """Proteins whose sequences are in the table itself: each window of it is encoded and scored by itself."""
+    """Proteins whose sequences are in the table itself: each portion of it is encoded and scored by itself."""
     target = predictor.model.target
     with console.status(f"reading {settings.data}"):
-        scan, notes = scan_examples(wanted, window, classes=target.classes, kind=target.kind)
+        scan, notes = scan_examples(wanted, portion, classes=target.classes, kind=target.kind)
     _say(notes, console)
     source = scan.checked
-    manifest = _manifest(predictor, spans_digest(source.spans))
+    manifest = _manifest(predictor, outlines_digest(source.outlines))
     with parts_folder(Path(settings.out), manifest, what="prediction") as folder, interruptible(folder, console):
-        parts = TableParts(folder, "predictions")
+        parts = TableParts(folder, "predictions", manifest)
         with cached_vectors(
             predictor.embedder, source, settings, console, is_published=predictor.model.method == "head"
         ) as store:
             make_parts(
                 source, parts, console,
-                lambda advance: lambda window: predict_window(predictor, window, store=store, advance=advance),
+                lambda advance: lambda portion: predict_portion(predictor, portion, store=store, advance=advance),
             )  # fmt: skip
-        _write(settings, parts.read_all(len(source.spans)), folder, console, each=each)
+        _write(settings, parts.read_all(len(source.outlines)), folder, console, each=each)
     shutil.rmtree(folder)
 
 
@@ -93,7 +93,7 @@ def _predict_joined(
     predictor: Predictor,
     console: Console,
     *,
-    window: WindowSize,
+    portion: PortionSize,
     each: Each,
 ) -> None:
     """Pairs, and proteins whose sequences are in another file: all are read, encoded once each, and then scored."""
@@ -105,36 +105,36 @@ def _predict_joined(
     proteins = Proteins(tuple(ids[row] for row in rows), tuple(sequences[row] for row in rows))
     dataset = replace(dataset, proteins=proteins, members_NK=members.reshape(dataset.members_NK.shape))
     most_residues = model.max_residues if model.long_proteins == "crop" else None
-    source = ProteinsInMemory.cut(proteins, window, most_residues=most_residues)
-    content = hashlib.sha256(spans_digest(source.spans).encode() + dataset.members_NK.tobytes())
+    source = ProteinsInMemory.cut(proteins, portion, most_residues=most_residues)
+    content = hashlib.sha256(outlines_digest(source.outlines).encode() + dataset.members_NK.tobytes())
     manifest = _manifest(predictor, content.hexdigest()[:16])
     with parts_folder(Path(settings.out), manifest, what="prediction") as folder, interruptible(folder, console):
-        vectors_PD = _encode(source, predictor, folder, settings, console)
-        parts = TableParts(folder, "predictions")
+        vectors = TableParts(folder, "vectors", manifest)
+        vectors_PD = _encode(source, predictor, vectors, settings, console)
+        parts = TableParts(folder, "predictions", manifest)
         _score(dataset, vectors_PD, predictor, parts, console)
         _write(settings, parts.read_all(len(_chunks(dataset))), folder, console, each=each)
     shutil.rmtree(folder)
 
 
 def _encode(
-    source: ProteinsInMemory, predictor: Predictor, folder: Path, settings: PredictSettings, console: Console
+    source: ProteinsInMemory, predictor: Predictor, parts: TableParts, settings: PredictSettings, console: Console
 ) -> np.ndarray:
     """Vectors (P, D) of all proteins, in a file that is mapped into memory."""
-    embedder, parts = predictor.embedder, TableParts(folder, "vectors")
+    embedder, file = predictor.embedder, parts.folder / "vectors.float32"
     with cached_vectors(embedder, source, settings, console, is_published=predictor.model.method == "head") as store:
         make_parts(
             source, parts, console,
-            lambda advance: lambda window: embed_window(embedder, window, store=store, advance=advance),
+            lambda advance: lambda portion: embed_portion(embedder, portion, store=store, advance=advance),
         )  # fmt: skip
 
     def save(path: Path) -> None:
-        with path.open("wb") as file:
-            for table in parts.read_all(len(source.spans)):
-                file.write(values_of(table).tobytes())
+        with path.open("wb") as stream:
+            for table in parts.read_all(len(source.outlines)):
+                stream.write(values_of(table).tobytes())
 
-    write_part(folder / "vectors.float32", save)
-    width = embedder.encoder.backbone.width
-    return np.memmap(folder / "vectors.float32", np.float32, mode="r", shape=(len(source.proteins), width))
+    write_part(file, save)
+    return np.memmap(file, np.float32, mode="r", shape=(len(source.proteins), embedder.encoder.backbone.width))
 
 
 def _chunks(dataset: Dataset) -> list[slice]:

@@ -1,8 +1,11 @@
 """Parts of a result as tables in a folder: written whole or not at all, and found out when they are damaged."""
 
-from collections.abc import Callable, Iterator
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet
@@ -15,14 +18,22 @@ DIGEST = b"peftide-digest"
 
 @dataclass(frozen=True)
 class TableParts:
-    """Tables by number, as Parquet with checksums; each holds the digest of what it was made from."""
+    """Tables by number, as Parquet with checksums; each holds the digest of what it was made from.
+
+    manifest: what decides the tables beside that, as in `parts_folder`; a folder that was being removed may have lost
+    its own.
+    """
 
     folder: Path
     name: str
+    manifest: Mapping[str, Any]
 
     def path(self, number: int) -> Path:
         """Where a table is kept."""
         return self.folder / f"{self.name}-{number:07d}.parquet"
+
+    def _mark(self, digest: str) -> bytes:
+        return hashlib.sha256(json.dumps([self.manifest, digest], sort_keys=True).encode()).hexdigest().encode()
 
     def is_there(self, number: int, digest: str, *, say: Callable[[str], None]) -> bool:
         """Whether a table of this digest is there; one that is cut off or of another digest is named and removed.
@@ -34,9 +45,9 @@ class TableParts:
             return False
         try:
             with path.open("rb") as stream, pyarrow.parquet.ParquetFile(stream) as file:
-                if (file.schema_arrow.metadata or {}).get(DIGEST) == digest.encode():
+                if (file.schema_arrow.metadata or {}).get(DIGEST) == self._mark(digest):
                     return True
-            reason = "it is of other proteins"
+            reason = "it is of other work"
         except (pa.ArrowException, OSError) as error:
             reason = str(error)
         say(f"{path} is damaged ({reason}): it is made again")
@@ -45,7 +56,7 @@ class TableParts:
 
     def write(self, number: int, digest: str, table: pa.Table) -> None:
         """Keep a table. Raises UserError where the disk is full or refuses; the others stay."""
-        marked = table.replace_schema_metadata({DIGEST: digest.encode()})
+        marked = table.replace_schema_metadata({DIGEST: self._mark(digest)})
 
         def save(path: Path) -> None:
             with path.open("wb") as stream:

@@ -1,4 +1,4 @@
-"""Score one window of proteins, or some pairs of encoded ones: the same table of predictions in whichever process.
+"""Score one portion of proteins, or some pairs of encoded ones: the same table of predictions in whichever process.
 
 Shapes: N examples, K proteins of an example, P proteins, D width.
 """
@@ -9,13 +9,13 @@ import numpy as np
 import pyarrow as pa
 
 from peftide.config import PredictSettings
-from peftide.data.windows import Window
+from peftide.data.portions import Portion
 from peftide.errors import UserError
 from peftide.inference.embed import Advance, embed_proteins
+from peftide.inference.portion_encoder import Embedder, embedder_of
 from peftide.inference.predict import EXAMPLES_AT_ONCE, prediction_columns, score_examples
 from peftide.inference.score import load_for_inference
 from peftide.inference.store import StateStore
-from peftide.inference.window_encoder import Embedder, embedder_of
 from peftide.models.property_model import PropertyModel
 from peftide.records import Dataset, Proteins
 
@@ -48,26 +48,26 @@ def load_predictor(settings: PredictSettings) -> Predictor:
     return Predictor(model, embedder, settings.threshold, settings.min_confidence)
 
 
-def predict_window(
+def predict_portion(
     predictor: Predictor,
-    window: Window,
+    portion: Portion,
     *,
     store: StateStore | None = None,
     advance: Advance = lambda residues: None,
 ) -> pa.Table:
-    """The predictions of a window's proteins, in its order; each different sequence is encoded once."""
+    """The predictions of a portion's proteins, in its order; each different sequence is encoded once."""
     model, embedder = predictor.model, predictor.embedder
-    row_of = {sequence: row for row, sequence in enumerate(dict.fromkeys(window.sequences))}
+    row_of = {sequence: row for row, sequence in enumerate(dict.fromkeys(portion.sequences))}
     pieces = embedder.cut(Proteins(tuple(row_of), tuple(row_of)))
     vectors_PD = embed_proteins(
         embedder.encoder, pieces, token_budget=embedder.token_budget, store=store, advance=advance
     )
-    members_N1 = np.array([[row_of[sequence]] for sequence in window.sequences])
+    members_N1 = np.array([[row_of[sequence]] for sequence in portion.sequences])
     examples = Dataset(
         task=model.task,
         kind=model.target.kind,
-        proteins=window.proteins,
-        members_NK=np.arange(len(window.ids))[:, None],
+        proteins=portion.proteins,
+        members_NK=np.arange(len(portion.ids))[:, None],
         targets=None,
         classes=model.target.classes,
     )

@@ -1,4 +1,4 @@
-"""Windows of consecutive proteins, cut by a fixed rule: what is encoded, kept and, if need be, done again as one."""
+"""Portions of consecutive proteins, cut by a fixed rule: what is encoded, kept and, if need be, done again as one."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
@@ -8,16 +8,16 @@ from peftide.records import Proteins
 
 
 @dataclass(frozen=True)
-class WindowSize:
-    """The most rows and residues of a window; a protein of more residues is a window by itself."""
+class PortionSize:
+    """The most rows and residues of a portion; a protein of more residues is a portion by itself."""
 
     rows: int
     residues: int
 
 
 @dataclass(frozen=True)
-class Span:
-    """A window before its proteins are read: its first row, its rows, their residues to encode, and their digest."""
+class Outline:
+    """A portion before its proteins are read: its first row, its rows, their residues to encode, and their digest."""
 
     number: int
     first_row: int
@@ -27,7 +27,7 @@ class Span:
 
 
 @dataclass(frozen=True)
-class Window:
+class Portion:
     """Proteins to encode together; plain values, for whichever process does it.
 
     number: from 0; digest: of ids and sequences.
@@ -50,16 +50,16 @@ def record_digest(name: str, sequence: str) -> bytes:
 
 
 def rows_digest(digests: Iterable[bytes]) -> str:
-    """The digest of a window from those of its rows."""
+    """The digest of a portion from those of its rows."""
     return hashlib.blake2b(b"".join(digests), digest_size=16).hexdigest()
 
 
-class SpanCutter:
-    """Cuts rows into spans as they come; `finish` gives them."""
+class PortionCutter:
+    """Cuts rows into outlines as they come; `finish` gives them."""
 
-    def __init__(self, size: WindowSize) -> None:
+    def __init__(self, size: PortionSize) -> None:
         self._size = size
-        self._spans: list[Span] = []
+        self._outlines: list[Outline] = []
         self._digests: list[bytes] = []
         self._num_residues = 0
 
@@ -71,42 +71,42 @@ class SpanCutter:
         self._digests.append(digest)
         self._num_residues += num_residues
 
-    def finish(self) -> tuple[Span, ...]:
-        """End the last span; all spans."""
+    def finish(self) -> tuple[Outline, ...]:
+        """End the last outline; all outlines."""
         if self._digests:
             self._cut()
-        return tuple(self._spans)
+        return tuple(self._outlines)
 
     def _cut(self) -> None:
-        first = self._spans[-1].first_row + self._spans[-1].num_rows if self._spans else 0
+        first = self._outlines[-1].first_row + self._outlines[-1].num_rows if self._outlines else 0
         digest = rows_digest(self._digests)
-        self._spans.append(Span(len(self._spans), first, len(self._digests), self._num_residues, digest))
+        self._outlines.append(Outline(len(self._outlines), first, len(self._digests), self._num_residues, digest))
         self._digests, self._num_residues = [], 0
 
 
-def spans_digest(spans: Iterable[Span]) -> str:
+def outlines_digest(outlines: Iterable[Outline]) -> str:
     """A digest of all rows, and of how they are cut."""
-    return hashlib.blake2b("".join(span.digest for span in spans).encode(), digest_size=16).hexdigest()
+    return hashlib.blake2b("".join(outline.digest for outline in outlines).encode(), digest_size=16).hexdigest()
 
 
 @dataclass(frozen=True)
 class ProteinsInMemory:
-    """Windows of a table of proteins."""
+    """Portions of a table of proteins."""
 
     proteins: Proteins
-    spans: tuple[Span, ...]
+    outlines: tuple[Outline, ...]
 
     @staticmethod
-    def cut(proteins: Proteins, size: WindowSize, *, most_residues: int | None) -> "ProteinsInMemory":
+    def cut(proteins: Proteins, size: PortionSize, *, most_residues: int | None) -> "ProteinsInMemory":
         """Cut a table; most_residues: of a protein that are encoded, None: all."""
-        cutter = SpanCutter(size)
+        cutter = PortionCutter(size)
         for name, sequence in zip(proteins.ids, proteins.sequences, strict=True):
             cutter.add(record_digest(name, sequence), len(sequence[:most_residues]))
         return ProteinsInMemory(proteins, cutter.finish())
 
-    def windows(self, *, is_done: Callable[[Span], bool] = lambda span: False) -> Iterator[Window]:
-        """The windows that are not done, in order."""
-        for span in self.spans:
-            if not is_done(span):
-                part = slice(span.first_row, span.first_row + span.num_rows)
-                yield Window(span.number, span.digest, self.proteins.ids[part], self.proteins.sequences[part])
+    def portions(self, *, is_done: Callable[[Outline], bool] = lambda outline: False) -> Iterator[Portion]:
+        """The portions that are not done, in order."""
+        for outline in self.outlines:
+            if not is_done(outline):
+                part = slice(outline.first_row, outline.first_row + outline.num_rows)
+                yield Portion(outline.number, outline.digest, self.proteins.ids[part], self.proteins.sequences[part])

@@ -1,4 +1,4 @@
-"""Window after window to its part: what is done is left, what is not is made, and the bar tells the time left."""
+"""Portion after portion to its part: what is done is left, what is not is made, and the bar tells the time left."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -8,36 +8,36 @@ import pyarrow as pa
 from rich.console import Console
 
 from peftide.config import MachineSettings
-from peftide.data.windows import Span, Window
+from peftide.data.portions import Outline, Portion
 from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import Advance, embedding_key
 from peftide.inference.live_bars import encoding_progress
+from peftide.inference.portion_encoder import Embedder
 from peftide.inference.store import StateStore
 from peftide.inference.table_parts import TableParts
-from peftide.inference.window_encoder import Embedder
 
 # The cache is for proteins that are used again. Its index takes 200 bytes of memory for each, and of a very large set
 # the vectors would drive all else out of it.
 MOST_CACHED = 50_000
 
-Work = Callable[[Window], pa.Table]
+Work = Callable[[Portion], pa.Table]
 
 
 class Source(Protocol):
-    """Proteins in windows, from a file or from memory."""
+    """Proteins in portions, from a file or from memory."""
 
     @property
-    def spans(self) -> Sequence[Span]:
-        """The windows, before their proteins are read."""
+    def outlines(self) -> Sequence[Outline]:
+        """The portions, before their proteins are read."""
         ...
 
-    def windows(self, *, is_done: Callable[[Span], bool] = ...) -> Iterator[Window]:
-        """The windows that are not done, in order."""
+    def portions(self, *, is_done: Callable[[Outline], bool] = ...) -> Iterator[Portion]:
+        """The portions that are not done, in order."""
         ...
 
 
 def make_parts(source: Source, parts: TableParts, console: Console, make: Callable[[Advance], Work]) -> None:
-    """Make every part that is not there; make: from what is told of the residues done, the work on a window.
+    """Make every part that is not there; make: from what is told of the residues done, the work on a portion.
 
     Raises UserError where a part cannot be written or the source has changed.
     """
@@ -45,15 +45,15 @@ def make_parts(source: Source, parts: TableParts, console: Console, make: Callab
     def say(text: str) -> None:
         console.print(text, highlight=False)
 
-    done = {span.number for span in source.spans if parts.is_there(span.number, span.digest, say=say)}
-    num_done = sum(span.num_residues for span in source.spans if span.number in done)
+    done = {outline.number for outline in source.outlines if parts.is_there(outline.number, outline.digest, say=say)}
+    num_done = sum(outline.num_residues for outline in source.outlines if outline.number in done)
     if done:
-        say(f"going on: {len(done):,} of {len(source.spans):,} windows are done, {num_done:,} residues")
-    num_residues = sum(span.num_residues for span in source.spans)
+        say(f"going on: {len(done):,} of {len(source.outlines):,} portions are done, {num_done:,} residues")
+    num_residues = sum(outline.num_residues for outline in source.outlines)
     with encoding_progress(console, num_residues, done=num_done) as advance:
         work = make(advance)
-        for window in source.windows(is_done=lambda span: span.number in done):
-            parts.write(window.number, window.digest, work(window))
+        for portion in source.portions(is_done=lambda outline: outline.number in done):
+            parts.write(portion.number, portion.digest, work(portion))
 
 
 @contextmanager
@@ -64,7 +64,7 @@ def cached_vectors(
 
     is_published: whether the backbone is as it was published.
     """
-    num_proteins = sum(span.num_rows for span in source.spans)
+    num_proteins = sum(outline.num_rows for outline in source.outlines)
     if not is_published or embedder.per_residue:
         yield None
     elif num_proteins > MOST_CACHED and settings.cache_limit_gb:
@@ -73,7 +73,7 @@ def cached_vectors(
     else:
         digests: list[bytes] = []
         if settings.cache_limit_gb:
-            for window in source.windows():
-                digests += map(embedding_key, embedder.cut(window.proteins))
+            for portion in source.portions():
+                digests += map(embedding_key, embedder.cut(portion.proteins))
         with frozen_vectors(embedder.encoder, digests, settings, console) as store:
             yield store

@@ -1,7 +1,7 @@
-"""Encode one window of proteins: the same table of embeddings in whichever process it is done.
+"""Encode one portion of proteins: the same table of embeddings in whichever process it is done.
 
-`load_embedder` takes settings alone and `embed_window` a window, both plain values, so that a worker on another machine
-can call them.
+`load_embedder` takes settings and `embed_portion` a portion, plain values both, so that a worker on another machine can
+call them.
 """
 
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from peftide.config import EmbedSettings, LongProteins
-from peftide.data.windows import Window, WindowSize
+from peftide.data.portions import Portion, PortionSize
 from peftide.inference.embed import Advance, embed_proteins, embed_residues
 from peftide.inference.embedding_tables import residue_table, vector_table
 from peftide.inference.encoder import Encoder
@@ -24,14 +24,14 @@ from peftide.models.tokens import Pieces, cut_proteins
 from peftide.records import Proteins
 
 # Of several calls of the encoder, so that little is lost where they end; of a minute or so of a laptop's time with a
-# small backbone, so that little is lost where the process is killed. Residues take a row each: fewer in a window.
-VECTOR_WINDOW = WindowSize(rows=4096, residues=1 << 18)
-RESIDUE_WINDOW = WindowSize(rows=4096, residues=1 << 14)
+# small backbone, so that little is lost where the process is killed. Residues take a row each: fewer in a portion.
+VECTOR_PORTION = PortionSize(rows=4096, residues=1 << 18)
+RESIDUE_PORTION = PortionSize(rows=4096, residues=1 << 14)
 
 
 @dataclass(frozen=True)
 class Embedder:
-    """What turns windows into tables of embeddings.
+    """What turns portions into tables of embeddings.
 
     max_residues, long_proteins: how proteins are cut. bundle: None for a backbone as it was published.
     """
@@ -84,20 +84,20 @@ def embedder_of(
     return Embedder(encoder, model.max_residues, model.long_proteins, token_budget, per_residue, bundle)
 
 
-def embed_window(
+def embed_portion(
     embedder: Embedder,
-    window: Window,
+    portion: Portion,
     *,
     store: StateStore | None = None,
     advance: Advance = lambda residues: None,
 ) -> pa.Table:
-    """The embeddings of a window's proteins, in its order; `store` as in `embed_proteins`.
+    """The embeddings of a portion's proteins, in its order; `store` as in `embed_proteins`.
 
-    The same window gives the same table: sorting and batches depend on it and on the token budget alone.
+    The same portion gives the same table: sorting and batches depend on it and on the token budget alone.
     """
-    pieces, encoder, budget = embedder.cut(window.proteins), embedder.encoder, embedder.token_budget
+    pieces, encoder, budget = embedder.cut(portion.proteins), embedder.encoder, embedder.token_budget
     if embedder.per_residue:
         states = embed_residues(encoder, pieces, token_budget=budget, advance=advance)
-        return residue_table(window.ids, states, encoder.backbone.width)
+        return residue_table(portion.ids, states, encoder.backbone.width)
     vectors_PD = embed_proteins(encoder, pieces, token_budget=budget, store=store, advance=advance)
-    return vector_table(window.ids, vectors_PD)
+    return vector_table(portion.ids, vectors_PD)
