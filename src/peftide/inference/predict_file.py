@@ -137,14 +137,16 @@ def _encode(
     return np.memmap(file, np.float32, mode="r", shape=(len(source.proteins), embedder.encoder.backbone.width))
 
 
-def _chunks(dataset: Dataset) -> list[slice]:
-    return [slice(start, start + ROWS_IN_PART) for start in range(0, len(dataset), ROWS_IN_PART)]
+def _chunks(dataset: Dataset) -> list[range]:
+    """The rows of each part of the scores."""
+    rows = range(len(dataset))
+    return [rows[start : start + ROWS_IN_PART] for start in rows[::ROWS_IN_PART]]
 
 
 def _score(dataset: Dataset, vectors_PD: np.ndarray, predictor: Predictor, parts: TableParts, console: Console) -> None:
     with live_bar(console, len(dataset), doing="scoring", unit="examples") as advance:
         for number, rows in enumerate(_chunks(dataset)):
-            examples = dataset.subset(np.arange(len(dataset))[rows])
+            examples = dataset.subset(np.array(rows))
             if not parts.is_there(number, SCORED, say=lambda text: console.print(text, highlight=False)):
                 parts.write(number, SCORED, predict_encoded(predictor, examples, vectors_PD))
             advance(len(examples))
