@@ -1,8 +1,7 @@
 """The table of contents of the product: what every command does, in a few lines each."""
 
 import os
-from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from rich.console import Console
 from peftide.config import (
     AuditSettings,
     CompareSettings,
-    DataSettings,
     DemoSettings,
     DoctorSettings,
     EmbedSettings,
@@ -30,7 +28,6 @@ from peftide.data.audit import audit as audit_dataset
 from peftide.data.audit_text import render
 from peftide.data.datasets import read_dataset
 from peftide.data.lenient import read_leniently
-from peftide.data.proteins import read_proteins
 from peftide.data.split_report import SplitReport, render_split
 from peftide.data.split_table import split_table
 from peftide.data.writers import (
@@ -47,20 +44,14 @@ from peftide.evaluation.compared import MethodComparison
 from peftide.evaluation.intervals import Interval, bootstrap_intervals
 from peftide.evaluation.metrics import measure, measure_classes, statistic
 from peftide.evaluation.robustness import SweepResult
-from peftide.inference.caching import frozen_vectors
-from peftide.inference.embed import embed_proteins, residue_states
-from peftide.inference.encoder import Encoder
-from peftide.inference.live_bars import encoding_progress
+from peftide.inference.embed_file import embed_file
 from peftide.inference.predict import prediction_columns
-from peftide.inference.score import inference_budget, load_for_inference, score_dataset
+from peftide.inference.predict_file import predict_file
+from peftide.inference.score import data_settings, load_for_inference, score_dataset
 from peftide.inference.screen import Screen, run_screen
-from peftide.inference.write_embeddings import check_embedding_path, write_embeddings
-from peftide.models.backbones import load_backbone
 from peftide.models.bundle import was_trained_on
-from peftide.models.machine import choose_machine
 from peftide.models.property_model import PropertyModel
-from peftide.models.tokens import Pieces, cut_proteins
-from peftide.records import Dataset, Proteins
+from peftide.records import Dataset
 from peftide.report.run_report import write_report
 from peftide.training.compare import run_compare
 from peftide.training.demo import run_demo
@@ -155,7 +146,7 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
     if settings.out is not None:
         check_folder_place(settings.out)
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-    dataset = _read_for(model, settings, console, labelled=True)
+    dataset = _read_labelled(model, settings, console)
     if settings.split != "all" and dataset.split_N is not None:
         dataset = dataset.part(settings.split)
     elif was_trained_on(Path(settings.bundle), Path(settings.data)):
@@ -190,23 +181,23 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
 
 
 def predict(settings: PredictSettings) -> dict[str, list]:
-    """Score examples with a bundle, in the order of the input; write and return the table's columns."""
-    console = _console()
-    check_table_path(settings.out)
-    model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-    if settings.min_confidence is not None and model.target.kind not in ("binary", "multiclass"):
-        raise UserError(
-            f"--min-confidence: a {model.target.kind} prediction is not one answer that could be withheld; leave it out"
-        )
-    dataset = _read_for(model, settings, console, labelled=False)
-    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, settings=settings, console=console)
-    columns = prediction_columns(
-        dataset, scores, model.target, threshold=settings.threshold, min_confidence=settings.min_confidence
-    )
-    write_table(settings.out, columns)
-    abstained = "" if settings.min_confidence is None else f" ({columns['prediction'].count(''):,} without an answer)"
-    console.print(f"{len(dataset):,} predictions written to {settings.out}{abstained}", highlight=False)
+    """Score examples with a bundle, in the order of the input; write and return the table's columns.
+
+    Killed at any moment, the same call goes on. What is returned takes memory; `write_predictions` returns nothing.
+    """
+    columns: dict[str, list] = {}
+
+    def gather(chunk: dict[str, list]) -> None:
+        for name, values in chunk.items():
+            columns.setdefault(name, []).extend(values)
+
+    predict_file(settings, _console(), each=gather)
     return columns
+
+
+def write_predictions(settings: PredictSettings) -> None:
+    """As `predict`, with memory that does not grow with a table of single proteins, whatever its size."""
+    predict_file(settings, _console())
 
 
 def screen(settings: ScreenSettings) -> Screen:
@@ -215,31 +206,11 @@ def screen(settings: ScreenSettings) -> Screen:
 
 
 def embed(settings: EmbedSettings) -> Path:
-    """Write the vectors of proteins, or of their residues, under a backbone or a trained bundle."""
-    console = _console()
-    proteins, notes = read_proteins(
-        settings.data, column_id=settings.column_id, column_sequence=settings.column_sequence
-    )
-    for note in notes:
-        console.print(f"note: {note}", highlight=False)
-    check_embedding_path(settings.out, proteins.ids)
-    encoder, pieces, token_budget = _encoder_of(settings, proteins)
-    attributes = {"backbone": encoder.backbone.name, "bundle": settings.bundle or "", "pooling": encoder.pooling}
-    num_residues = sum(protein.num_residues for protein in pieces)
-    if settings.per_residue:
-        with encoding_progress(console, num_residues) as advance:
-            states = residue_states(encoder, pieces, advance=advance)
-            write_embeddings(settings.out, zip(proteins.ids, states, strict=True), attributes)
-    else:
-        with ExitStack() as stack:
-            store = None
-            if settings.bundle is None:
-                store = stack.enter_context(frozen_vectors(encoder, pieces, settings, console))
-            advance = stack.enter_context(encoding_progress(console, num_residues))
-            vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, store=store, advance=advance)
-        write_embeddings(settings.out, zip(proteins.ids, vectors_PD, strict=True), attributes)
-    console.print(f"{len(proteins):,} embeddings written to {settings.out}", highlight=False)
-    return Path(settings.out)
+    """Write the vectors of proteins, or of their residues, under a backbone or a trained bundle.
+
+    Memory does not grow with the file; killed at any moment, the same call goes on.
+    """
+    return embed_file(settings, _console())
 
 
 def report(settings: ReportSettings) -> Path:
@@ -259,38 +230,14 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
     return run_demo(settings.out, _console())
 
 
-def _encoder_of(settings: EmbedSettings, proteins: Proteins) -> tuple[Encoder, list[Pieces], int]:
-    """The encoder of a bundle or of a backbone as published, the proteins as it sees them, and its token budget."""
-    if settings.bundle is not None:
-        model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-        return encoder, model.pieces(proteins), token_budget
-    machine = choose_machine(settings.device, settings.precision, settings.threads)
-    backbone = load_backbone(settings.backbone, dtype=machine.dtype)
-    encoder = Encoder(backbone, backbone.model, machine, pooling=settings.pooling, compile_layers=settings.compile)
-    pieces = cut_proteins(
-        proteins, backbone.vocabulary, max_residues=settings.max_residues, long_proteins=settings.long_proteins
-    )
-    return encoder, pieces, inference_budget(settings, machine)
-
-
 def _console() -> Console:
     return Console(soft_wrap=True, markup=False, emoji=False)  # what is printed comes from files and names
 
 
-def _read_for(
-    model: PropertyModel, settings: EvaluateSettings | PredictSettings, console: Console, *, labelled: bool
-) -> Dataset:
+def _read_labelled(model: PropertyModel, settings: EvaluateSettings, console: Console) -> Dataset:
     """Read examples as the model was trained to see them."""
-    names = set(DataSettings.__dataclass_fields__)
-    wanted = DataSettings(**{name: value for name, value in asdict(settings).items() if name in names})
-    wanted = replace(
-        wanted,
-        task=model.task,
-        target=model.target.kind,
-        max_residues=model.max_residues,
-        long_proteins=model.long_proteins,
-    )
-    dataset = read_dataset(wanted, labelled=labelled, classes=model.target.classes, kind=model.target.kind)
+    wanted = data_settings(model, settings)
+    dataset = read_dataset(wanted, labelled=True, classes=model.target.classes, kind=model.target.kind)
     for note in dataset.notes:
         console.print(f"note: {note}", highlight=False)
     return dataset

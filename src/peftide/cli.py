@@ -107,7 +107,7 @@ def run(settings: Settings) -> int:
         case EvaluateSettings():
             api.evaluate(settings)
         case PredictSettings():
-            api.predict(settings)
+            api.write_predictions(settings)
         case ScreenSettings():
             api.screen(settings)
         case EmbedSettings():

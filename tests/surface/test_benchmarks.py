@@ -109,6 +109,18 @@ def test_screening_writes_a_row_for_each_head_and_the_time_of_all_pairs(load, tm
         assert row["ratio_to_predict"] > 0
 
 
+def test_streaming_measures_each_command_at_each_size(load, tmp_path):
+    out = tmp_path / "out.json"
+    words = ["--proteins", "40", "--commands", "predict to TSV", "--threads", "1", "--width", "16", "--json", str(out)]
+    load("streaming").main(words)
+    (row,) = json.loads(out.read_text("utf-8"))["rows"]
+    assert row["variant"] == "predict to TSV"
+    assert row["proteins"] == 40
+    assert row["output_bytes"] > 40 * len("P000000000")
+    assert row["proteins_per_second"] == pytest.approx(40 / row["seconds"])
+    assert row["growth_bytes"] is None or 0 <= row["growth_bytes"] < row["peak_memory_bytes"]
+
+
 def test_a_neighbourhood_has_the_pairs_asked_for_among_the_proteins_asked_for(load):
     clique = [(a, b) for a in range(12) for b in range(a)]
     pairs = pair_set(load, [*clique, *((12 + n, 13 + n) for n in range(200))])

@@ -311,7 +311,7 @@ def test_known_vectors_are_read_and_new_ones_added(esm_folder, tmp_path):
 def test_residues_of_a_protein_are_its_hidden_states_between_the_special_tokens(esm_folder):
     encoder = frozen(esm_folder)
     (protein,) = pieces_of(encoder, lengths=(33,))
-    states_LD = embed_residues(encoder, protein)
+    states_LD = embed_residues(encoder, [protein], token_budget=500)[0]
     assert states_LD.shape == (33, WIDTH)
     assert np.array_equal(states_LD, hidden(encoder, [protein])[1:-1].numpy())
 
@@ -319,7 +319,7 @@ def test_residues_of_a_protein_are_its_hidden_states_between_the_special_tokens(
 def test_residues_in_two_windows_have_the_mean_of_both(esm_folder):
     encoder = frozen(esm_folder)
     (protein,) = pieces_of(encoder, lengths=(120,), max_residues=50, long_proteins="window")
-    states_LD = embed_residues(encoder, protein)
+    states_LD = embed_residues(encoder, [protein], token_budget=500)[0]
     assert states_LD.shape == (120, WIDTH)
     windows = hidden(encoder, [protein]).split([len(piece) for piece in protein.tokens])
     for residue in range(120):
@@ -337,7 +337,7 @@ def test_the_vector_of_a_protein_is_the_mean_of_its_residues(esm_folder, rule):
     encoder = frozen(esm_folder)
     (protein,) = pieces_of(encoder, lengths=(131,), max_residues=50, long_proteins=rule)
     vector = embed_proteins(encoder, [protein], token_budget=60)[0]
-    assert vector == pytest.approx(embed_residues(encoder, protein).mean(axis=0), abs=1e-5)
+    assert vector == pytest.approx(embed_residues(encoder, [protein], token_budget=500)[0].mean(axis=0), abs=1e-5)
     assert protein.num_residues == (50 if rule == "crop" else 131)
 
 
@@ -348,4 +348,7 @@ def test_embedding_switches_dropout_off(esm_folder):
     encoder.model.train()
     assert np.array_equal(embed_proteins(encoder, proteins, token_budget=500), expected)
     encoder.model.train()
-    assert np.array_equal(embed_residues(encoder, proteins[0]), embed_residues(encoder, proteins[0]))
+    assert np.array_equal(
+        embed_residues(encoder, [proteins[0]], token_budget=500)[0],
+        embed_residues(encoder, [proteins[0]], token_budget=500)[0],
+    )

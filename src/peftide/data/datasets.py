@@ -74,7 +74,7 @@ def read_rows(
 
     with_split: see `find_example_columns`.
     """
-    _check_settings(settings, classes=classes, kind=kind)
+    check_data_settings(settings, classes=classes, kind=kind)
     table = read_table(settings.data, findings=findings)
     columns = find_example_columns(table, settings, labelled=labelled, with_split=with_split, findings=findings)
     found = _find_proteins(table, columns, settings, findings=findings)
@@ -102,7 +102,7 @@ def _wanted_kind(settings: DataSettings, kind: TargetKind | None) -> TargetKind 
     return "multilabel" if settings.task == "symmetry" else kind or target
 
 
-def _check_settings(settings: DataSettings, *, classes: tuple[str, ...] | None, kind: TargetKind | None) -> None:
+def check_data_settings(settings: DataSettings, *, classes: tuple[str, ...] | None, kind: TargetKind | None) -> None:
     """Raise UserError with every setting that is impossible or that this task would ignore."""
     problems = []
     if settings.task != "pair":
@@ -138,7 +138,7 @@ def _find_proteins(
     ids = [member.id for member in columns.members if member.sequence is None and member.id is not None]
     if settings.sequences is None or not ids:
         if settings.sequences is not None:
-            findings.notes.append(f"{settings.sequences}: not read, since {table.path} holds the sequences")
+            note_unread_sequences(settings, findings=findings)
         return proteins_in_table(table, columns.members, findings=findings)
     source = read_table(settings.sequences, findings=findings)
     column_id = settings.column_id
@@ -150,27 +150,40 @@ def _find_proteins(
     return proteins_in_file(table, ids, source, found_columns, findings=findings)
 
 
+def note_unread_sequences(settings: DataSettings, *, findings: Findings) -> None:
+    """The note on a file of sequences that is not needed."""
+    findings.notes.append(f"{settings.sequences}: not read, since {settings.data} holds the sequences")
+
+
 def _check_lengths(found: FoundProteins, settings: DataSettings, *, findings: Findings) -> None:
     """Proteins beyond max_residues: problems where they are refused, else counted."""
-    most = settings.max_residues
-    long = [index for index, sequence in enumerate(found.proteins.sequences) if len(sequence) > most]
+    lengths = list(map(len, found.proteins.sequences))
+    long = [index for index, length in enumerate(lengths) if length > settings.max_residues]
     if settings.long_proteins == "error":
         for index in long:
-            name, number = quoted(found.proteins.ids[index]), len(found.proteins.sequences[index])
-            mend = "remove it, or say --long-proteins crop (or window)"
-            what = f"protein {name} has {number:,} residues, more than --max-residues {most}; {mend}"
+            what = long_problem(found.proteins.ids[index], lengths[index], settings)
             findings.add("long proteins", f"{found.places[index]}: {what}")
-    elif long:
+    else:
+        note_long(len(long), len(found.proteins), settings, findings=findings)
+
+
+def long_problem(name: str, num_residues: int, settings: DataSettings) -> str:
+    """What is wrong with a protein that is too long, where that is refused."""
+    mend = "remove it, or say --long-proteins crop (or window)"
+    than = f"more than --max-residues {settings.max_residues}"
+    return f"protein {quoted(name)} has {num_residues:,} residues, {than}; {mend}"
+
+
+def note_long(num_long: int, num_proteins: int, settings: DataSettings, *, findings: Findings) -> None:
+    """The note on proteins that are too long, where there are any and they are not refused."""
+    if num_long:
         done = "cropped to that" if settings.long_proteins == "crop" else "read in overlapping windows"
-        number = f"{counted(len(long), 'protein')} of {len(found.proteins):,}"
-        findings.notes.append(f"{settings.data}: {number} longer than {most:,} residues, {done}")
+        number = f"{counted(num_long, 'protein')} of {num_proteins:,}"
+        findings.notes.append(f"{settings.data}: {number} longer than {settings.max_residues:,} residues, {done}")
 
 
-def _unlabelled(
-    settings: DataSettings, found: FoundProteins, *, classes: tuple[str, ...] | None, kind: TargetKind | None,
-    findings: Findings,
-) -> Dataset:  # fmt: skip
-    findings.raise_problems(settings.data)
+def note_unread(settings: DataSettings, *, findings: Findings) -> None:
+    """The notes on columns that are named and have no use where no labels are read."""
     given = {
         "--column-label": settings.column_label,
         "--column-split": settings.column_split,
@@ -178,6 +191,14 @@ def _unlabelled(
     }
     unread = [name for name, value in given.items() if value is not None]
     findings.notes.extend(f"{settings.data}: {name} is not used: this reads no labels" for name in unread)
+
+
+def _unlabelled(
+    settings: DataSettings, found: FoundProteins, *, classes: tuple[str, ...] | None, kind: TargetKind | None,
+    findings: Findings,
+) -> Dataset:  # fmt: skip
+    findings.raise_problems(settings.data)
+    note_unread(settings, findings=findings)
     default = SYMMETRY_CLASSES if settings.task == "symmetry" else ()
     return Dataset(
         task=settings.task,

@@ -1,19 +1,32 @@
 """From ids and sequences, wherever they stand, to one table of unique, cleaned and checked proteins."""
 
 import re
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import numpy as np
 
+from peftide.data.cleaned import (
+    name_problem,
+    note_merged,
+    note_named_by_sequence,
+    note_remarks,
+    remarks,
+    sequence_problem,
+)
 from peftide.data.columns import MemberColumns, find_protein_columns
 from peftide.data.findings import Findings, counted, listed, nearest, quoted, repeated, rows_by_value
+from peftide.data.portions import PortionSize
+from peftide.data.protein_file import ProteinFile
+from peftide.data.protein_scan import ScanRules, scan_proteins
+from peftide.data.rows import read_header
 from peftide.data.sequences import Cleaned, clean_sequence, sequence_id
-from peftide.data.tables import Table, read_table, trimmed
+from peftide.data.tables import Table, rowless_table, trimmed
 from peftide.records import Proteins
 
 NEAREST_IDS = 5  # unknown ids for which the most similar known one is looked up: that takes about 0.1 s each
-_NUCLEOTIDES = re.compile(r"[ACGTUN]{30,}")
 _UNIPROT_HEADER = re.compile(r"(?:sp|tr)\|([^|\s]+)\|")
 
 
@@ -26,6 +39,17 @@ class FoundProteins:
     members_NK: np.ndarray
 
 
+def find_proteins(
+    path: str, *, column_id: str | None = None, column_sequence: str | None = None, findings: Findings
+) -> ProteinFile:
+    """Where the proteins of a FASTA file or table stand; raises UserError where that is missing or unclear."""
+    header = read_header(path, findings=findings)
+    columns = find_protein_columns(
+        rowless_table(header), column_id=column_id, column_sequence=column_sequence, needs_id=False, findings=findings
+    )
+    return ProteinFile(header, columns)
+
+
 def read_proteins(
     path: str, *, column_id: str | None = None, column_sequence: str | None = None
 ) -> tuple[Proteins, tuple[str, ...]]:
@@ -35,14 +59,13 @@ def read_proteins(
     residues, empty sequences.
     """
     findings = Findings()
-    table = read_table(path, findings=findings)
-    columns = find_protein_columns(
-        table, column_id=column_id, column_sequence=column_sequence, needs_id=False, findings=findings
-    )
-    found = proteins_in_table(table, (columns,), findings=findings)
+    file = find_proteins(path, column_id=column_id, column_sequence=column_sequence, findings=findings)
+    scan = scan_proteins(file, ScanRules(PortionSize(rows=10_000, residues=10**7), merges=True), findings=findings)
     findings.raise_problems(path)
-    _note_merged(table, found.proteins, findings=findings)
-    return found.proteins, tuple(findings.notes)
+    note_merged(path, len(scan.checked.repeats), findings=findings)
+    portions = list(scan.checked.portions())
+    ids, sequences = zip(*((portion.ids, portion.sequences) for portion in portions), strict=True)
+    return Proteins(tuple(chain(*ids)), tuple(chain(*sequences))), tuple(findings.notes)
 
 
 def proteins_in_table(table: Table, members: Sequence[MemberColumns], *, findings: Findings) -> FoundProteins:
@@ -61,7 +84,7 @@ def proteins_in_table(table: Table, members: Sequence[MemberColumns], *, finding
         for member, raws in zip(members, raw_KN, strict=True)
     ]
     if any(member.id is None for member in members):
-        findings.notes.append(f"{table.path}: proteins without an id are named by the SHA-256 of their sequence")
+        note_named_by_sequence(table.path, findings=findings)
     first: dict[str, tuple[int, Cleaned]] = {}  # by id: the row and the sequence of its first appearance
     for place, (name, raw) in enumerate(zip(_rowwise(ids_KN), _rowwise(raw_KN), strict=True)):
         row, cleaned = place // num_members, cleaned_of[raw]
@@ -71,7 +94,8 @@ def proteins_in_table(table: Table, members: Sequence[MemberColumns], *, finding
             findings.add("ids", f"{table.place(row)}: {what}; give each sequence its own id")
     first.pop("", None)  # a missing id, known as a problem
     _check_sequences(table, first, findings=findings)
-    _note_cleaning(table, cleaned_of.values(), findings=findings)
+    counts = Counter(remark for cleaned in cleaned_of.values() for remark in remarks(cleaned))
+    note_remarks(table.path, counts, findings=findings)
     return FoundProteins(
         proteins=Proteins(ids=tuple(first), sequences=tuple(cleaned.sequence for _, cleaned in first.values())),
         places=tuple(table.place(row) for row, _ in first.values()),
@@ -108,7 +132,7 @@ def proteins_in_file(
         lines=[source.lines[row] for _, row in used],
     )
     found = proteins_in_table(part, (MemberColumns("id", "sequence"),), findings=findings)
-    _note_merged(part, found.proteins, findings=findings)
+    note_merged(part.path, len(part) - len(found.proteins), findings=findings)
     if len(known) > len(rows_of):
         number = counted(len(known) - len(rows_of), "protein")
         findings.notes.append(f"{source.path}: {number} of {len(known):,} not used by any example, left out")
@@ -127,41 +151,10 @@ def _members(ids_KN: Sequence[Sequence[str]], ids: Sequence[str]) -> np.ndarray:
 
 def _check_sequences(table: Table, first: Mapping[str, tuple[int, Cleaned]], *, findings: Findings) -> None:
     for name, (row, cleaned) in first.items():
-        if not name.isprintable():
-            what = f"id {quoted(name)} has characters that cannot be printed; rename it"
+        if what := name_problem(name):
             findings.add("ids", f"{table.place(row)}: {what}")
-        if cleaned.foreign:
-            letters = " ".join(letter if letter.isprintable() else quoted(letter) for letter in cleaned.foreign[:20])
-            mend = "remove gaps" if set(cleaned.foreign) <= set(".-") else "use X for an unknown residue"
-            if any(letter.isdigit() for letter in cleaned.foreign):
-                mend += "; where these are ids, give their sequences with --sequences"
-            what = f"letters {letters} of protein {quoted(name)} are not residues; {mend}"
-            findings.add("letters", f"{table.place(row)}: {what}")
-        elif not cleaned.sequence:
-            what = f"protein {quoted(name)} has no sequence; fill it in or remove the protein"
-            findings.add("empty sequences", f"{table.place(row)}: {what}")
-
-
-def _note_cleaning(table: Table, cleaned: Iterable[Cleaned], *, findings: Findings) -> None:
-    changed = list(cleaned)
-    counts = {
-        "written in upper case": sum(item.recased for item in changed),
-        "freed of white space": sum(item.spaced for item in changed),
-        "freed of a trailing *": sum(item.starred for item in changed),
-    }
-    num_nucleotides = sum(_NUCLEOTIDES.fullmatch(item.sequence) is not None for item in changed)
-    if num_nucleotides:
-        what = "of A, C, G, T, U and N alone: if this is DNA or RNA, translate it first"
-        findings.notes.append(f"{table.path}: {counted(num_nucleotides, 'sequence')} {what}")
-    findings.notes.extend(
-        f"{table.path}: {counted(number, 'sequence')} {what}" for what, number in counts.items() if number
-    )
-
-
-def _note_merged(table: Table, proteins: Proteins, *, findings: Findings) -> None:
-    if len(table) > len(proteins):
-        number = counted(len(table) - len(proteins), "row")
-        findings.notes.append(f"{table.path}: {number} that repeat an id with the same sequence merged into the first")
+        if problem := sequence_problem(name, cleaned):
+            findings.add(problem[0], f"{table.place(row)}: {problem[1]}")
 
 
 def _match_ids(

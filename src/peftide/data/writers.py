@@ -7,8 +7,9 @@ import json
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import IO, Literal
 
@@ -19,24 +20,35 @@ import pyarrow.parquet
 from peftide.data.files import DELIMITERS, KINDS
 from peftide.errors import UserError
 
+GROUP_ROWS = 1 << 16  # of a Parquet row group that is written in chunks, about
 
-def write_table(path: str | Path, columns: Mapping[str, Sequence[object] | np.ndarray]) -> None:
+Columns = Mapping[str, Sequence[object] | np.ndarray]
+
+
+def write_table(path: str | Path, columns: Columns) -> None:
     """Write named columns of equal length; the suffix of `path` says the format.
 
     Text formats write numbers in the fewest digits that read back to the same value, and None as an empty cell. The
     file appears complete or not at all. Raises UserError for an unknown suffix, a missing folder or an unwritable
     place.
     """
+    write_rows(path, [columns])
+
+
+def write_rows(path: str | Path, chunks: Iterable[Columns], *, within: Path | None = None) -> None:
+    """As `write_table`, from chunks with the same columns, one at least, which are written one after another.
+
+    within: see `aside_of`.
+    """
     path = Path(path)
-    assert len({len(column) for column in columns.values()}) <= 1, "columns of different lengths"
     kind, gzipped = _table_format(path)
-    with _written_aside(path) as stream:
+    with _written_aside(path, within=within) as stream:
         # No name and no time inside, so that equal tables make equal files.
         target = gzip.GzipFile(filename="", fileobj=stream, mode="wb", mtime=0) if gzipped else stream
         if kind == "parquet":
-            pyarrow.parquet.write_table(pa.table({name: pa.array(column) for name, column in columns.items()}), target)
+            _write_parquet(target, iter(chunks))
         else:
-            _write_cells(target, columns, delimiter=DELIMITERS[kind])
+            _write_cells(target, iter(chunks), delimiter=DELIMITERS[kind])
         if gzipped:
             target.close()
 
@@ -114,32 +126,55 @@ def write_text(path: str | Path, text: str) -> None:
         stream.write(text.encode("utf-8", "backslashreplace"))  # names of files need not be UTF-8
 
 
-def _write_cells(
-    stream: IO[bytes] | gzip.GzipFile, columns: Mapping[str, Sequence[object] | np.ndarray], *, delimiter: str
-) -> None:
+def in_groups(tables: Iterable[pa.Table], is_full: Callable[[list[pa.Table]], bool]) -> Iterator[pa.Table]:
+    """The same rows in larger tables, none of them without rows; is_full: whether some tables are enough for one."""
+    held: list[pa.Table] = []
+    for table in tables:
+        if len(table):
+            held.append(table)
+        if held and is_full(held):
+            yield pa.concat_tables(held)
+            held = []
+    if held:
+        yield pa.concat_tables(held)
+
+
+def _write_parquet(stream: IO[bytes] | gzip.GzipFile, chunks: Iterator[Columns]) -> None:
+    tables = (pa.table({name: pa.array(column) for name, column in columns.items()}) for columns in chunks)
+    first = next(tables)
+    with pyarrow.parquet.ParquetWriter(stream, first.schema) as writer:
+        for group in in_groups(chain([first], tables), lambda held: sum(map(len, held)) >= GROUP_ROWS):
+            writer.write_table(group)
+
+
+def _write_cells(stream: IO[bytes] | gzip.GzipFile, chunks: Iterator[Columns], *, delimiter: str) -> None:
     text = io.TextIOWrapper(stream, encoding="utf-8", newline="")
     writer = csv.writer(text, delimiter=delimiter, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
+    for number, columns in enumerate(chunks):
+        if number == 0:
+            writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
     text.flush()
     text.detach()
 
 
 @contextmanager
-def _written_aside(path: Path) -> Iterator[IO[bytes]]:
-    with aside_of(path) as fresh, open(fresh, "xb") as stream:
+def _written_aside(path: Path, *, within: Path | None = None) -> Iterator[IO[bytes]]:
+    with aside_of(path, within=within) as fresh, open(fresh, "xb") as stream:
         yield stream
 
 
 @contextmanager
-def aside_of(path: Path) -> Iterator[Path]:
+def aside_of(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     """A name beside `path` to write to, moved to `path` when the block ends well, and removed when it does not.
 
-    Raises UserError where `path` cannot be written.
+    within: a folder on the same disk that only this process uses, to write in instead; what a killed process left
+    there is removed. Raises UserError where `path` cannot be written.
     """
     check_place(path)
-    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+    fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") if within is None else within / "result"
     try:
+        fresh.unlink(missing_ok=True)
         yield fresh
         os.replace(fresh, path)
     except OSError as error:

@@ -1,6 +1,6 @@
 """Which cache serves an encoder: the states of its frozen layers, or the vectors of a frozen backbone."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,6 +22,23 @@ def open_store(
 
     Returns None where there would be no gain or no room, and a sentence that says what was decided.
     """
+    if kind == "states":
+        digests = [key for protein in pieces for key in protein.keys]
+        rows = [len(piece) for protein in pieces for piece in protein.tokens]
+    else:
+        digests, rows = [embedding_key(protein) for protein in pieces], [1] * len(pieces)
+    return _open(encoder, digests, rows, kind=kind, cache_dir=cache_dir, limit_bytes=limit_bytes)
+
+
+def _open(
+    encoder: Encoder,
+    digests: Sequence[bytes],
+    rows: Sequence[int],
+    *,
+    kind: str,
+    cache_dir: str | None,
+    limit_bytes: int,
+) -> tuple[StateStore | None, str]:
     layer = encoder.num_frozen_layers
     if limit_bytes == 0:
         return None, "cache switched off"
@@ -38,11 +55,6 @@ def open_store(
         stored="bf16" if is_states and encoder.machine.dtype == torch.bfloat16 else "fp32",
     )
     store = StateStore.open(folder, key, limit_bytes=limit_bytes)
-    if is_states:
-        digests = [key for protein in pieces for key in protein.keys]
-        rows = [len(piece) for protein in pieces for piece in protein.tokens]
-    else:
-        digests, rows = [embedding_key(protein) for protein in pieces], [1] * len(pieces)
     absent = store.missing(digests)
     needed = key.size_bytes(num_rows=sum(rows[i] for i in absent), num_pieces=len(absent))
     room = room_for(folder, key, needed_bytes=needed, limit_bytes=limit_bytes)
@@ -56,19 +68,18 @@ def open_store(
 
 @contextmanager
 def frozen_vectors(
-    encoder: Encoder, pieces: list[Pieces], settings: MachineSettings, console: Console
+    encoder: Encoder, digests: Sequence[bytes], settings: MachineSettings, console: Console
 ) -> Iterator[StateStore | None]:
     """The store of a frozen backbone's vectors, open for a while, and said; None where there is none.
 
-    The backbone must be as it was published: a tuned one has other vectors under the same fingerprint.
+    digests: those of all proteins (`embedding_key`). The backbone must be as it was published: a tuned one has other
+    vectors under the same fingerprint.
     """
-    store, note = open_store(
-        encoder,
-        pieces,
-        kind=encoder.pooling,
-        cache_dir=settings.cache_dir,
-        limit_bytes=int(settings.cache_limit_gb * 1e9),
-    )
+    limit_bytes = int(settings.cache_limit_gb * 1e9)
+    store, note = _open(
+        encoder, digests, [1] * len(digests),
+        kind=encoder.pooling, cache_dir=settings.cache_dir, limit_bytes=limit_bytes,
+    )  # fmt: skip
     console.print(note, highlight=False)
     try:
         yield store

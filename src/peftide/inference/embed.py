@@ -65,24 +65,32 @@ def embed_proteins(
     return vectors_PD
 
 
-def residue_states(
-    encoder: Encoder, proteins: Sequence[Pieces], *, advance: Advance = lambda residues: None
-) -> Iterator[np.ndarray]:
-    """Hidden states (L, D) of the residues of one protein after the other, in order."""
-    for protein in proteins:
-        yield embed_residues(encoder, protein)
-        advance(protein.num_residues)
-
-
 @torch.inference_mode()
-def embed_residues(encoder: Encoder, protein: Pieces) -> np.ndarray:
-    """Hidden states (L, D) of one protein's residues, float32; where windows overlap, their mean."""
+def embed_residues(
+    encoder: Encoder,
+    proteins: Sequence[Pieces],
+    *,
+    token_budget: int,
+    advance: Advance = lambda residues: None,
+) -> list[np.ndarray]:
+    """Hidden states (L, D) of each protein's residues, float32; where windows overlap, their mean."""
     encoder.model.eval()
-    hidden_TD, batch = encoder.hidden([protein])
-    states = np.zeros((protein.num_residues, encoder.backbone.width), dtype=np.float32)
+    states: list[np.ndarray] = [np.empty(0)] * len(proteins)
+    for batch in length_batches([protein.num_tokens for protein in proteins], token_budget):
+        chosen = [proteins[int(row)] for row in batch]
+        hidden_TD, packed = encoder.hidden(chosen)
+        pieces = iter(hidden_TD.float().cpu().split(list(packed.lengths)))
+        for row, protein in zip(batch.tolist(), chosen, strict=True):
+            states[row] = _residues_of(protein, [next(pieces)[1:-1].numpy() for _ in protein.tokens])
+        advance(sum(protein.num_residues for protein in chosen))
+    return states
+
+
+def _residues_of(protein: Pieces, pieces: Sequence[np.ndarray]) -> np.ndarray:
+    """The states (L, D) of a protein from those of the residues of its pieces."""
+    states = np.zeros((protein.num_residues, pieces[0].shape[1]), dtype=np.float32)
     counts = np.zeros((protein.num_residues, 1), dtype=np.float32)
-    for start, piece in zip(protein.starts, hidden_TD.float().cpu().split(list(batch.lengths)), strict=True):
-        end = start + len(piece) - 2
-        states[start:end] += piece[1:-1].numpy()
-        counts[start:end] += 1
+    for start, piece in zip(protein.starts, pieces, strict=True):
+        states[start : start + len(piece)] += piece
+        counts[start : start + len(piece)] += 1
     return states / counts

@@ -9,9 +9,12 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from peftide.inference.embed import Advance
 
 
-def encoding_progress(console: Console, num_residues: int) -> AbstractContextManager[Advance]:
-    """Yield a function to be told of residues just encoded; silent where there is no terminal."""
-    return live_bar(console, num_residues, doing="encoding", unit="residues")
+def encoding_progress(console: Console, num_residues: int, *, done: int = 0) -> AbstractContextManager[Advance]:
+    """Yield a function to be told of residues just encoded; silent where there is no terminal.
+
+    done: how many had been encoded before.
+    """
+    return live_bar(console, num_residues, doing="encoding", unit="residues", done=done)
 
 
 def scoring_progress(console: Console, num_pairs: int) -> AbstractContextManager[Callable[[float], None]]:
@@ -20,7 +23,9 @@ def scoring_progress(console: Console, num_pairs: int) -> AbstractContextManager
 
 
 @contextmanager
-def live_bar(console: Console, total: int, *, doing: str, unit: str) -> Iterator[Callable[[float], None]]:
+def live_bar(
+    console: Console, total: int, *, doing: str, unit: str, done: int = 0
+) -> Iterator[Callable[[float], None]]:
     """Yield a function to be told of how much was just done of `total`; silent where there is no terminal."""
     columns = (
         TextColumn(doing),
@@ -29,5 +34,5 @@ def live_bar(console: Console, total: int, *, doing: str, unit: str) -> Iterator
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
-        task = progress.add_task(doing, total=total)
-        yield lambda done: progress.update(task, advance=done)
+        task = progress.add_task(doing, total=total, completed=done)
+        yield lambda more: progress.update(task, advance=more)

@@ -1,14 +1,16 @@
 """From a bundle to scores of a dataset: load, encode each protein once, run the head."""
 
 from contextlib import ExitStack
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
 
-from peftide.config import MachineSettings
+from peftide.config import DataSettings, MachineSettings, TableSettings
 from peftide.inference.caching import frozen_vectors
-from peftide.inference.embed import embed_proteins
+from peftide.inference.embed import embed_proteins, embedding_key
 from peftide.inference.encoder import Encoder
 from peftide.inference.live_bars import encoding_progress
 from peftide.inference.predict import score_examples
@@ -36,6 +38,19 @@ def inference_budget(settings: MachineSettings, machine: Machine) -> int:
     return settings.token_budget or TOKENS_AT_ONCE[machine.device.type]
 
 
+def data_settings(model: PropertyModel, settings: TableSettings) -> DataSettings:
+    """How to read examples as a model was trained to see them."""
+    names = set(DataSettings.__dataclass_fields__)
+    given: dict[str, Any] = asdict(settings)
+    return replace(
+        DataSettings(**{name: value for name, value in given.items() if name in names}),
+        task=model.task,
+        target=model.target.kind,
+        max_residues=model.max_residues,
+        long_proteins=model.long_proteins,
+    )
+
+
 def score_dataset(
     model: PropertyModel,
     encoder: Encoder,
@@ -55,7 +70,8 @@ def score_dataset(
     with ExitStack() as stack:
         store = None
         if model.method == "head":
-            store = stack.enter_context(frozen_vectors(encoder, pieces, settings, console))
+            digests = [embedding_key(protein) for protein in pieces]
+            store = stack.enter_context(frozen_vectors(encoder, digests, settings, console))
         advance = stack.enter_context(encoding_progress(console, sum(protein.num_residues for protein in pieces)))
         vectors_PD = embed_proteins(encoder, pieces, token_budget=token_budget, store=store, advance=advance)
     return score_examples(model, vectors_PD, members_NK.reshape(dataset.members_NK.shape))

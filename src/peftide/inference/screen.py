@@ -6,8 +6,7 @@ Shapes: P proteins, D width.
 import hashlib
 import json
 import time
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import embed_proteins, embedding_key
 from peftide.inference.encoder import Encoder
 from peftide.inference.live_bars import encoding_progress, scoring_progress
+from peftide.inference.parts_folder import interruptible
 from peftide.inference.score import load_for_inference
 from peftide.inference.screen_bands import (
     Scorer,
@@ -37,7 +37,7 @@ from peftide.inference.screen_parts import Parts, open_parts
 from peftide.inference.screen_result import Rescoring, least_logit, probabilities_of, ranked_rows, write_result
 from peftide.inference.screen_selection import Selection
 from peftide.inference.screen_tiles import tile_function
-from peftide.models.bundle import PARTS, read_run
+from peftide.models.bundle import bundle_digest
 from peftide.models.property_model import PropertyModel
 from peftide.records import Proteins
 
@@ -79,7 +79,7 @@ def run_screen(settings: ScreenSettings, console: Console, *, estimate_from_pair
     keeps_all = settings.top_k is None and settings.min_probability is None
     estimate = may_estimate and not settings.exact and not keeps_all and space.num_pairs >= estimate_from_pairs
     manifest = _manifest(settings, encoder, table, space, estimate=estimate)
-    with open_parts(out, manifest) as parts, _interruptible(parts, console):
+    with open_parts(out, manifest) as parts, interruptible(parts.folder, console):
         vectors_PD = _vectors(
             model, encoder, table, parts, token_budget=token_budget, settings=settings, console=console
         )
@@ -157,7 +157,7 @@ def _manifest(
     """All that decides the parts of a screen, as JSON values."""
     return {
         "format": 1,
-        "bundle": _bundle_digest(Path(settings.bundle)),
+        "bundle": bundle_digest(Path(settings.bundle)),
         "proteins": _digest(json.dumps([table.ids, table.sequences, space.num_rows, space.first_column]).encode()),
         "arithmetic": f"{encoder.machine.precision} on {encoder.machine.device.type}",
         "scores": "estimated" if estimate else "exact",
@@ -165,14 +165,6 @@ def _manifest(
         "min_probability": settings.min_probability,
         "self_pairs": settings.self_pairs,
     }
-
-
-def _bundle_digest(folder: Path) -> str:
-    """Of what a bundle computes: its run.json may have been added to since."""
-    run = read_run(folder)
-    facts = json.dumps(run["model"], sort_keys=True)
-    contents = [(folder / name).read_bytes() for name in PARTS[run["model"]["method"]]]
-    return _digest(facts.encode() + b"".join(contents))
 
 
 def _digest(content: bytes) -> str:
@@ -199,7 +191,7 @@ def _vectors(
     with ExitStack() as stack:
         store = None
         if model.method == "head":
-            store = stack.enter_context(frozen_vectors(encoder, chosen, settings, console))
+            store = stack.enter_context(frozen_vectors(encoder, order, settings, console))
         advance = stack.enter_context(encoding_progress(console, sum(protein.num_residues for protein in chosen)))
         for number, start in enumerate(range(0, len(chosen), PROTEINS_IN_PART)):
             some = chosen[start : start + PROTEINS_IN_PART]
@@ -232,16 +224,6 @@ def _selection(model: PropertyModel, space: PairSpace, scorer: Scorer, settings:
         is_symmetric=space.is_symmetric,
         device=scorer.device,
     )
-
-
-@contextmanager
-def _interruptible(parts: Parts, console: Console) -> Iterator[None]:
-    """Say on Ctrl-C what becomes of the work."""
-    try:
-        yield
-    except KeyboardInterrupt:
-        console.print(f"what is done is kept in {parts.folder}: the same command goes on", highlight=False)
-        raise
 
 
 def _write(

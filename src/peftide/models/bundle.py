@@ -140,6 +140,16 @@ def read_run(folder: Path) -> dict[str, Any]:
     return document
 
 
+def bundle_digest(folder: Path) -> str:
+    """A digest of what a bundle computes; its run.json may have been added to since."""
+    run = read_run(folder)
+    whole = hashlib.sha256(json.dumps(run["model"], sort_keys=True).encode())
+    for name in PARTS[run["model"]["method"]]:
+        with (folder / name).open("rb") as file:
+            whole.update(hashlib.file_digest(file, "sha256").digest())
+    return whole.hexdigest()[:16]
+
+
 def _check_whole(folder: Path, method: Method) -> None:
     """Raise UserError that lists the missing files. (peft and transformers would look for `ppi/adapter` on the hub.)"""
     if missing := [name for name in PARTS[method] if not (folder / name).is_file()]:

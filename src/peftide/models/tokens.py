@@ -87,15 +87,25 @@ def cut_proteins(
     """Cut every protein by `cut_pieces`; UserError with all that are too long where that is not allowed."""
     if long_proteins == "error":
         lengths = zip(proteins.ids, map(len, proteins.sequences), strict=True)
-        raise_problems(
-            f"proteins of more than max_residues = {max_residues}: choose --long-proteins crop or window, "
-            "or raise --max-residues",
-            [f"{name}: {length:,} residues" for name, length in lengths if length > max_residues],
-        )
+        refuse_long([too_long(*found) for found in lengths if found[1] > max_residues], max_residues)
     return [
         cut_pieces(sequence, vocabulary, max_residues=max_residues, long_proteins=long_proteins)
         for sequence in proteins.sequences
     ]
+
+
+def too_long(name: str, num_residues: int) -> str:
+    """A line of `refuse_long`."""
+    return f"{name}: {num_residues:,} residues"
+
+
+def refuse_long(lines: Sequence[str], max_residues: int) -> None:
+    """Raise UserError with a line for each protein that is too long; without any, return."""
+    raise_problems(
+        f"proteins of more than max_residues = {max_residues}: choose --long-proteins crop or window, "
+        "or raise --max-residues",
+        lines,
+    )
 
 
 def cut_pieces(sequence: str, vocabulary: Vocabulary, *, max_residues: int, long_proteins: LongProteins) -> Pieces:

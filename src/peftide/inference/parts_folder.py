@@ -1,0 +1,112 @@
+"""The hidden folder of unfinished work beside its result: what is done stays done when the process is killed.
+
+manifest.json says what is made, from what and how: only the same command goes on. One process at a time holds `lock`.
+"""
+
+import errno
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from rich.console import Console
+
+from peftide.errors import UserError
+from peftide.inference.cache_folder import open_plain
+
+try:
+    import fcntl
+except ImportError:  # Windows: there a second process on the same folder is not noticed
+    fcntl = None
+
+MANIFEST = "manifest.json"
+Content = TypeVar("Content")
+
+
+@contextmanager
+def parts_folder(out: Path, manifest: Mapping[str, Any], *, what: str) -> Iterator[Path]:
+    """The folder of parts of the result `out`, made where there is none, held against other processes meanwhile.
+
+    what: a word for the work ("screen"). Raises UserError where the folder is of other work than `manifest` (JSON
+    values) says, is in use, or cannot be made.
+    """
+    folder = out.with_name(f".{out.name}.parts")
+    try:
+        folder.mkdir(exist_ok=True)
+        descriptor = open_plain(folder / "lock", os.O_RDWR | os.O_CREAT)
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be written ({error.strerror}); name another --out") from error
+    try:
+        if not _lock(descriptor):
+            raise UserError(f"{folder}: another process is at work on this {what}; wait for it, or name another --out")
+        _check_manifest(folder, manifest, what=what)
+        yield folder
+    finally:
+        os.close(descriptor)
+
+
+def _check_manifest(folder: Path, manifest: Mapping[str, Any], *, what: str) -> None:
+    path = folder / MANIFEST
+    if not path.is_file():
+        write_part(path, lambda fresh: fresh.write_text(json.dumps(manifest, indent=2), "utf-8"))
+        return
+    known = read_part(path, lambda file: dict(json.loads(file.read_text("utf-8"))))
+    others = [name for name in sorted(known.keys() | manifest.keys()) if known.get(name) != manifest.get(name)]
+    if others:
+        told = [f"{name} {_told(known.get(name))} there, {_told(manifest.get(name))} here" for name in others]
+        raise UserError(
+            f"{folder}: holds another {what}, unfinished ({'; '.join(told)}); give the command that began it "
+            "to go on, name another --out, or remove that folder"
+        )
+
+
+def _told(value: object) -> str:
+    return "absent" if value is None else str(value)
+
+
+def _lock(descriptor: int) -> bool:
+    """Take the only lock on an open file; False where another process holds it. Without locks nothing is refused."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError as error:
+        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+            raise
+    return True
+
+
+def write_part(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file beside its place, then move it there. Raises UserError where that fails; what was there stays."""
+    fresh = path.with_name(f".{path.name}.new")
+    try:
+        write(fresh)
+        os.replace(fresh, path)
+    except OSError as error:
+        reason = error.strerror or error
+        raise UserError(f"{path}: cannot be written ({reason}); mend that, and the same command goes on") from error
+    finally:
+        fresh.unlink(missing_ok=True)
+
+
+def read_part(path: Path, read: Callable[[Path], Content]) -> Content:
+    """What `read` makes of a file; UserError where it is damaged."""
+    try:
+        return read(path)
+    except (OSError, ValueError, TypeError, EOFError, pa.ArrowException) as error:
+        raise UserError(f"{path}: is damaged ({error}); remove the folder {path.parent} to begin again") from error
+
+
+@contextmanager
+def interruptible(folder: Path, console: Console) -> Iterator[None]:
+    """Say on Ctrl-C what becomes of the work."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        console.print(f"what is done is kept in {folder}: the same command goes on", highlight=False)
+        raise

@@ -1,0 +1,183 @@
+"""A file of examples to a file of predictions: in portions, resumable; single proteins with memory that does not grow.
+
+Shapes: P proteins, D width.
+"""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from rich.console import Console
+
+from peftide.config import DataSettings, PredictSettings
+from peftide.data.datasets import read_dataset
+from peftide.data.example_file import scan_examples, stand_alone
+from peftide.data.portions import PortionSize, ProteinsInMemory, outlines_digest
+from peftide.data.writers import check_table_path, write_rows
+from peftide.inference.embedding_tables import values_of
+from peftide.inference.live_bars import live_bar
+from peftide.inference.parts_folder import interruptible, parts_folder, write_part
+from peftide.inference.portion_encoder import VECTOR_PORTION, embed_portion
+from peftide.inference.portion_parts import cached_vectors, make_parts
+from peftide.inference.predict_portions import Predictor, load_predictor, predict_encoded, predict_portion
+from peftide.inference.score import data_settings
+from peftide.inference.table_parts import TableParts
+from peftide.records import Dataset, Proteins
+
+ROWS_IN_PART = 1 << 16  # examples scored before the scores are kept
+
+SCORED = "scored"  # the digest of scored examples: the manifest says which these are
+
+Columns = dict[str, list]
+Each = Callable[[Columns], None]
+
+
+def predict_file(
+    settings: PredictSettings,
+    console: Console,
+    *,
+    portion: PortionSize = VECTOR_PORTION,
+    each: Each = lambda columns: None,
+) -> None:
+    """Score every example of a file and write the table; killed at any moment, the same call goes on.
+
+    each: told of the columns of each chunk of rows that is written. Raises UserError for whatever the user can mend:
+    data, settings, an unfinished prediction of another kind at the same place, a full disk.
+    """
+    check_table_path(settings.out)
+    predictor = load_predictor(settings)
+    wanted = data_settings(predictor.model, settings)
+    if stand_alone(wanted):
+        _predict_alone(wanted, settings, predictor, console, portion=portion, each=each)
+    else:
+        _predict_joined(wanted, settings, predictor, console, portion=portion, each=each)
+
+
+def _predict_alone(
+    wanted: DataSettings,
+    settings: PredictSettings,
+    predictor: Predictor,
+    console: Console,
+    *,
+    portion: PortionSize,
+    each: Each,
+) -> None:
+    """Proteins whose sequences are in the table itself: each portion of it is encoded and scored by itself."""
+    target = predictor.model.target
+    with console.status(f"reading {settings.data}"):
+        scan, notes = scan_examples(wanted, portion, classes=target.classes, kind=target.kind)
+    _say(notes, console)
+    source = scan.checked
+    manifest = _manifest(predictor, outlines_digest(source.outlines))
+    with parts_folder(Path(settings.out), manifest, what="prediction") as folder, interruptible(folder, console):
+        parts = TableParts(folder, "predictions", manifest)
+        with cached_vectors(
+            predictor.embedder, source, settings, console, is_published=predictor.model.method == "head"
+        ) as store:
+            make_parts(
+                source, parts, console,
+                lambda advance: lambda portion: predict_portion(predictor, portion, store=store, advance=advance),
+            )  # fmt: skip
+        _write(settings, parts.read_all(len(source.outlines)), folder, console, each=each)
+    shutil.rmtree(folder)
+
+
+def _predict_joined(
+    wanted: DataSettings,
+    settings: PredictSettings,
+    predictor: Predictor,
+    console: Console,
+    *,
+    portion: PortionSize,
+    each: Each,
+) -> None:
+    """Pairs, and proteins whose sequences are in another file: all are read, encoded once each, and then scored."""
+    model = predictor.model
+    dataset = read_dataset(wanted, labelled=False, classes=model.target.classes, kind=model.target.kind)
+    _say(dataset.notes, console)
+    rows, members = np.unique(dataset.members_NK, return_inverse=True)
+    ids, sequences = dataset.proteins.ids, dataset.proteins.sequences
+    proteins = Proteins(tuple(ids[row] for row in rows), tuple(sequences[row] for row in rows))
+    dataset = replace(dataset, proteins=proteins, members_NK=members.reshape(dataset.members_NK.shape))
+    most_residues = model.max_residues if model.long_proteins == "crop" else None
+    source = ProteinsInMemory.cut(proteins, portion, most_residues=most_residues)
+    content = hashlib.sha256(outlines_digest(source.outlines).encode() + dataset.members_NK.tobytes())
+    manifest = _manifest(predictor, content.hexdigest()[:16])
+    with parts_folder(Path(settings.out), manifest, what="prediction") as folder, interruptible(folder, console):
+        vectors = TableParts(folder, "vectors", manifest)
+        vectors_PD = _encode(source, predictor, vectors, settings, console)
+        parts = TableParts(folder, "predictions", manifest)
+        _score(dataset, vectors_PD, predictor, parts, console)
+        _write(settings, parts.read_all(len(_chunks(dataset))), folder, console, each=each)
+    shutil.rmtree(folder)
+
+
+def _encode(
+    source: ProteinsInMemory, predictor: Predictor, parts: TableParts, settings: PredictSettings, console: Console
+) -> np.ndarray:
+    """Vectors (P, D) of all proteins, in a file that is mapped into memory."""
+    embedder, file = predictor.embedder, parts.folder / "vectors.float32"
+    with cached_vectors(embedder, source, settings, console, is_published=predictor.model.method == "head") as store:
+        make_parts(
+            source, parts, console,
+            lambda advance: lambda portion: embed_portion(embedder, portion, store=store, advance=advance),
+        )  # fmt: skip
+
+    def save(path: Path) -> None:
+        with path.open("wb") as stream:
+            for table in parts.read_all(len(source.outlines)):
+                stream.write(values_of(table).tobytes())
+
+    write_part(file, save)
+    return np.memmap(file, np.float32, mode="r", shape=(len(source.proteins), embedder.encoder.backbone.width))
+
+
+def _chunks(dataset: Dataset) -> list[range]:
+    """The rows of each part of the scores."""
+    rows = range(len(dataset))
+    return [rows[start : start + ROWS_IN_PART] for start in rows[::ROWS_IN_PART]]
+
+
+def _score(dataset: Dataset, vectors_PD: np.ndarray, predictor: Predictor, parts: TableParts, console: Console) -> None:
+    with live_bar(console, len(dataset), doing="scoring", unit="examples") as advance:
+        for number, rows in enumerate(_chunks(dataset)):
+            examples = dataset.subset(np.array(rows))
+            if not parts.is_there(number, SCORED, say=lambda text: console.print(text, highlight=False)):
+                parts.write(number, SCORED, predict_encoded(predictor, examples, vectors_PD))
+            advance(len(examples))
+
+
+def _manifest(predictor: Predictor, examples: str) -> dict[str, Any]:
+    answers = {"threshold": predictor.threshold, "min_confidence": predictor.min_confidence}
+    return {"format": 1, "examples": examples} | predictor.embedder.identity() | answers
+
+
+def _write(
+    settings: PredictSettings, tables: Iterator[pa.Table], folder: Path, console: Console, *, each: Each
+) -> None:
+    """Write the table, and say how many rows it has."""
+    num_rows = num_abstained = 0
+
+    def chunks() -> Iterator[Columns]:
+        nonlocal num_rows, num_abstained
+        for table in tables:
+            columns = {name: table[name].to_pylist() for name in table.column_names}
+            num_rows += len(table)
+            num_abstained += columns["prediction"].count("")
+            each(columns)
+            yield columns
+
+    with console.status("writing"):
+        write_rows(settings.out, chunks(), within=folder)
+    abstained = "" if settings.min_confidence is None else f" ({num_abstained:,} without an answer)"
+    console.print(f"{num_rows:,} predictions written to {settings.out}{abstained}", highlight=False)
+
+
+def _say(notes: Iterable[str], console: Console) -> None:
+    for note in notes:
+        console.print(f"note: {note}", highlight=False)
