@@ -221,7 +221,7 @@ class RecipeSettings(CostSettings):
     )
     group_weight: float = setting(
         "weight in the loss of the coarse groups of symmetries (cyclic, dihedral, cubic or helical) beside the classes",
-        default=0.5,
+        default=0.2,
         group="training",
         within=NOT_NEGATIVE,
     )
