@@ -147,13 +147,17 @@ def _has_dropout(matrix: nn.Module) -> bool:
     return isinstance(matrix, LoraLinear) and any(getattr(d, "p", 0) > 0 for d in matrix.lora_dropout.values())
 
 
-def memory_limit(memory: str | None, device: torch.device, *, held_bytes: int) -> int:
-    """Bytes to keep within: the user's limit, or a share of what is left beside what is held."""
+def memory_limit(memory: str | None, device: torch.device, *, held_bytes: int, num_sharing: int = 1) -> int:
+    """Bytes to keep within: the user's limit, or a share of what is left beside what is held.
+
+    num_sharing: processes that train together on this machine and share its memory (not that of a GPU of their own).
+    """
     if memory is not None:
         limit_bytes = parse_size(memory)
         assert limit_bytes is not None, f"memory = {memory}: the settings were not checked"
         return limit_bytes
-    return held_bytes + round(MEMORY_SHARE[device.type] * available_bytes(device))
+    num_sharing = 1 if device.type == "cuda" else num_sharing
+    return held_bytes + round(MEMORY_SHARE[device.type] * available_bytes(device) / num_sharing)
 
 
 def choose_execution(

@@ -18,6 +18,7 @@ from peftide.training.build import build_model
 from peftide.training.loop import Schedule, Trainer
 from peftide.training.memory import Execution, Footprint, choose_execution, footprint
 from peftide.training.optimizer import DEFAULT_LEARNING_RATES
+from peftide.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Subject:
     schedule: Schedule
     execution: Execution
 
-    def trainer(self, dataset: Dataset, vectors_PD: np.ndarray | None) -> Trainer:
+    def trainer(self, dataset: Dataset, vectors_PD: np.ndarray | None, ranks: Ranks = ALONE) -> Trainer:
         """A trainer of the model on these examples; for `vectors_PD` see there."""
         return Trainer(
             self.model,
@@ -55,6 +56,7 @@ class Subject:
             self.schedule,
             token_budget=self.execution.token_budget,
             vectors_PD=vectors_PD,
+            ranks=ranks,
         )
 
 
