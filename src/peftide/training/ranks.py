@@ -28,6 +28,7 @@ from peftide.errors import UserError
 
 BUCKET_NUMBERS = 1 << 24  # of gradients summed at once: 64 MiB
 PATIENCE = timedelta(days=1)  # the others wait while the first audits or writes; whose process ends is noticed at once
+TO_MEET = timedelta(minutes=10)  # all processes, once they have loaded torch
 FIRST_TO_TELL = timedelta(seconds=5)
 TOLD = "told"
 
@@ -198,7 +199,7 @@ def joined(device: str) -> Iterator[Ranks]:
     if ranks.count == 1:
         yield ranks
         return
-    store, _, _ = next(dist.rendezvous("env://", timeout=PATIENCE))
+    store, _, _ = next(dist.rendezvous("env://", timeout=TO_MEET))
     try:
         chosen = device_of(ranks, device)
         if chosen.startswith("cuda"):
