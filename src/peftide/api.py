@@ -124,7 +124,7 @@ def train(settings: TrainSettings) -> Run:
     Started in several processes, as by torchrun, they train together; this returns in the first and ends the others.
     Raises UserError for whatever the user can mend: data, settings, a backbone out of reach, memory.
     """
-    with joined(settings.device) as ranks:
+    with joined(settings.device, shards=settings.shard) as ranks:
         if ranks.is_first:
             return run_training(settings, _console(), ranks=ranks)
         assist_training(settings, ranks)

@@ -7,7 +7,7 @@ and CASE-RANK.json in FOLDER.
 import json
 import signal
 import sys
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -17,11 +17,11 @@ from safetensors.torch import save_file
 from conftest import write_examples
 from peftide.config import TrainSettings
 from peftide.data.datasets import read_dataset
+from peftide.models.sharded import whole
 from peftide.training.checkpoint import Checkpoints
 from peftide.training.examples import share_split
 from peftide.training.ranks import ALONE, Ranks, joined
 from peftide.training.run import fit_subject, machine_of, prepare
-from peftide.training.state import snapshot
 
 
 @dataclass(frozen=True)
@@ -49,6 +49,7 @@ class Case:
     checkpoints: str | None = None
 
 
+SHARDED = {"method": "full", "learning_rate": 1e-3, "shard": True}
 DROPPING = {"examples": "pair", "with_dropout": True}
 CASES = {
     "lora-pair": Case("pair"),  # steps of 8, 7 and 7 pairs
@@ -57,6 +58,11 @@ CASES = {
     "full-pair": Case("pair", {"method": "full", "learning_rate": 1e-3, "checkpoint_layers": True}),
     "head-pair": Case("pair", {"method": "head"}),
     "head-single": Case("binary", {"method": "head", "batch_examples": 1}),
+    "sharded-pair": Case("pair", SHARDED),
+    "sharded-checkpointed": Case("pair", SHARDED | {"checkpoint_layers": True}),
+    "sharded-single": Case("regression", SHARDED | {"batch_examples": 1}),
+    "sharded-stopped": Case("pair", SHARDED, ctrl_c_at=5, checkpoints="sharded"),
+    "sharded-resumed": Case("pair", SHARDED, checkpoints="sharded"),
     "short-forward": Case("pair", short_at=2),
     "short-backward": Case("pair", short_at=4),  # encoded again for its gradient
     "unsummed": Case("pair", is_summed=False),
@@ -79,6 +85,7 @@ def run_case(name: str, folder: Path, esm_folder: Path, ranks: Ranks = ALONE) ->
     }  # fmt: skip
     settings = TrainSettings(**write_examples(own, case.examples), **(given | case.options))
     dataset = share_split(settings, read_dataset(settings) if ranks.is_first else None, ranks)
+    ranks = replace(ranks, shards=settings.shard and ranks.count > 1)
     subject = prepare(settings, dataset, machine_of(settings, ranks), ranks=ranks)
     if case.ctrl_c_at is not None and ranks.rank == ranks.count - 1:
         _press_ctrl_c(subject.model.head, case.ctrl_c_at)
@@ -90,7 +97,8 @@ def run_case(name: str, folder: Path, esm_folder: Path, ranks: Ranks = ALONE) ->
     if not case.is_summed:
         ranks = Unsummed(**asdict(ranks))
     fit, vectors_PD = fit_subject(subject, Console(quiet=True), checkpoints=checkpoints, ranks=ranks)
-    save_file(snapshot(subject.model) | {"vectors": torch.from_numpy(vectors_PD)}, own / "state.safetensors")
+    weights = {name: whole(tensor).detach().clone() for name, tensor in subject.model.trained_state().items()}
+    save_file(weights | {"vectors": torch.from_numpy(vectors_PD)}, own / "state.safetensors")
     history = [{key: value for key, value in row.items() if key != "seconds"} for row in fit.history]
     (own / "fit.json").write_text(json.dumps({"ended": fit.ended, "best": fit.best_epoch, "history": history}))
 

@@ -20,7 +20,11 @@ from peftide.training.ranks import ALONE, Ranks, device_of, launched, threads_of
 from peftide.training.shares import dealt_examples, dealt_proteins
 
 TESTS = Path(__file__).parents[1]
-ALIKE = [name for name, case in CASES.items() if case.is_summed and not case.with_dropout and case.short_at is None]
+ALIKE = [
+    name
+    for name, case in CASES.items()
+    if case.is_summed and not case.with_dropout and case.short_at is None and case.checkpoints is None
+]
 
 
 def launch(words):
@@ -106,6 +110,13 @@ def test_ctrl_c_on_one_rank_stops_all_after_the_same_step_and_the_resumed_run_is
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
+def test_a_run_whose_weights_are_shared_out_goes_on_from_its_checkpoint(runs):
+    assert fit(runs, "sharded-stopped", 2, 0)["ended"] == "interrupted in epoch 2"
+    assert fit(runs, "sharded-resumed", 2, 0) == fit(runs, "sharded-pair", 2, 0)
+    resumed, whole = state(runs, "sharded-resumed", 2, 0), state(runs, "sharded-pair", 2, 0)
+    assert all(torch.equal(resumed[key], whole[key]) for key in whole)
+
+
 def test_the_cache_holds_each_piece_that_the_ranks_filled_in_once_or_twice(runs):
     alone, together = (
         sum(file.stat().st_size for file in (runs / f"cache-{count}").rglob("*.states")) for count in (1, 2)
@@ -157,14 +168,14 @@ def test_a_users_mistake_is_told_once_and_ends_all(tmp_path, esm_folder):
 def test_every_protein_and_every_example_is_dealt_to_one_rank_and_the_tokens_are_even():
     tokens_P = np.random.default_rng(0).integers(40, 1024, 101)
     ranks = [Ranks(rank, 4, rank, 4) for rank in range(4)]
-    proteins = [dealt_proteins(tokens_P, one) for one in ranks]
+    proteins = dealt_proteins(tokens_P, 4)
     assert sorted(np.concatenate(proteins)) == list(range(101))
     loads = [tokens_P[own].sum() for own in proteins]
     assert max(loads) - min(loads) < 100
     examples = [dealt_examples(np.arange(10), one) for one in ranks]
     assert [len(own) for own in examples] == [3, 3, 2, 2]
     assert np.concatenate(examples).tolist() == list(range(10))
-    assert len(dealt_proteins(tokens_P[:1], ranks[3])) == 0
+    assert [len(own) for own in dealt_proteins(tokens_P[:1], 4)] == [1, 0, 0, 0]
 
 
 def test_the_launchers_variables_say_which_rank_this_is_and_incomplete_ones_are_refused():

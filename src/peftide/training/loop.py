@@ -26,7 +26,7 @@ from peftide.records import Dataset
 from peftide.training.batches import cluster_batches, pair_batches, plain_batches
 from peftide.training.checkpoint import Checkpoints, Snapshot
 from peftide.training.memory import encoding_budget
-from peftide.training.optimizer import learning_rate_at, make_optimizer
+from peftide.training.optimizer import clip_gradients, learning_rate_at, make_optimizer
 from peftide.training.progress import TrainingProgress
 from peftide.training.ranks import ALONE, HeldInterrupt, Ranks
 from peftide.training.resident import trim
@@ -123,9 +123,11 @@ class Trainer:
             for batch in batches[len(state.losses) :]:
                 state.losses.append(self.step(batch, state.step, epoch, show))
                 state.step += 1
-                if checkpoints is not None and checkpoints.is_due():
+                if self._is_due(checkpoints):
                     state.seconds = time.perf_counter() - started
-                    checkpoints.save(state.step, self._kept(state))
+                    kept = self._kept(state)
+                    if checkpoints is not None:
+                        checkpoints.save(state.step, kept)
             value = self.validate()
             is_best = result.best_value is None or sign * value > sign * result.best_value
             seconds = time.perf_counter() - started
@@ -159,8 +161,13 @@ class Trainer:
         show.say(f"going on after step {state.step} of {self.num_steps} (epoch {len(state.fit.history) + 1})")
         return state
 
+    def _is_due(self, checkpoints: Checkpoints | None) -> bool:
+        """Whether the state is to be kept now; where weights are shared out, each rank has to give its share."""
+        is_due = checkpoints is not None and checkpoints.is_due()
+        return self.ranks.document_from_first(is_due) if self.ranks.shards else is_due
+
     def _kept(self, state: State) -> Snapshot:
-        kept = keep_state(state, self.model, self.optimizer, self.parameters)
+        kept = keep_state(state, self.model, self.optimizer, self.parameters, is_wanted=self.ranks.is_first)
         return replace(kept, position=kept.position | {"token_budget": self.token_budget, "halved": self.halved})
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
@@ -189,7 +196,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.gradient(batch, step, show)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm).item()
+        norm = clip_gradients(self.parameters, self.schedule.clip_norm, self.ranks)
         for what, number in (("loss", loss), ("gradient", norm)):
             if not math.isfinite(number):
                 ids = [self.train.proteins.ids[row] for row in np.unique(self.train.members_NK[batch])[:5]]
@@ -222,7 +229,7 @@ class Trainer:
         try:
             loss = self._backward(batch, loss_of, seed)
         except torch.OutOfMemoryError as error:
-            if self.halved:
+            if self.halved or self.ranks.shards:
                 raise UserError(
                     f"out of memory with {self.token_budget} tokens at once: lower --token-budget or --max-residues, "
                     "add --checkpoint-layers, or adapt fewer layers"
@@ -264,6 +271,8 @@ class Trainer:
         """Vectors of proteins, with gradient where the backbone is trained."""
         if self.table_PD is not None:
             return self.table_PD[torch.from_numpy(rows).to(self.device)]
+        if not len(rows) and self.encoder.is_sharded:  # the other ranks need this one's share of the weights
+            return self.encoder.vectors([self.pieces[self.tokens_P.argmin()]])[:0]
         if not len(rows):
             return torch.zeros(0, self.encoder.backbone.width, device=self.device, requires_grad=True)
         return self.encoder.vectors([self.pieces[row] for row in rows])

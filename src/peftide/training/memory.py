@@ -5,7 +5,7 @@ Shapes: T tokens encoded at once, D width.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -109,6 +109,21 @@ def footprint(model: PropertyModel, machine: Machine) -> Footprint:
         transient=size * (inner + 2 * width) + table_bytes,
         transient_checkpointed=size * (inner + 4 * width) + table_bytes,
         per_token_encoding=size * (2 * inner + 4 * width) + 3 * attention_size * width + table_bytes,
+    )
+
+
+def shared_out(need: Footprint, num_shares: int, *, num_layers: int) -> Footprint:
+    """What each of several processes takes that share out weights, gradients and moments.
+
+    Besides its share a process holds a few whole layers: the one at work, the next on its way, and a gradient.
+    """
+    return replace(
+        need,
+        weights=math.ceil(need.weights / num_shares) + 3 * math.ceil(need.weights / num_layers),
+        gradients=math.ceil(need.gradients / num_shares),
+        optimizer=math.ceil(need.optimizer / num_shares),
+        rounded=0,
+        best=math.ceil(need.best / num_shares),
     )
 
 

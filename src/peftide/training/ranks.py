@@ -15,7 +15,7 @@ import signal
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from types import FrameType, TracebackType
 from typing import Any
@@ -23,6 +23,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from peftide.errors import UserError
 
@@ -35,12 +36,17 @@ TOLD = "told"
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those of the run: its number and theirs, then the same on its own node."""
+    """This process among those of the run: its number and theirs, then the same on its own node.
+
+    shards: whether each holds only a share of the backbone's weights (see `models.sharded`). Then all have to make the
+    same calls of the encoder.
+    """
 
     rank: int = 0
     count: int = 1
     local_rank: int = 0
     local_count: int = 1
+    shards: bool = False
 
     @property
     def is_first(self) -> bool:
@@ -62,9 +68,13 @@ class Ranks:
         return tensor
 
     def sum_gradients(self, parameters: Sequence[nn.Parameter]) -> None:
-        """Give every parameter the sum of its gradients over all ranks; those without any stay without."""
+        """Give every parameter the sum of its gradients over all ranks; those without any stay without.
+
+        Gradients of weights that are shared out are summed on the way back already.
+        """
         if self.count == 1:
             return
+        parameters = [parameter for parameter in parameters if not isinstance(parameter, DTensor)]
         num_used = self.sum_numbers([float(parameter.grad is not None) for parameter in parameters])
         for bucket in _buckets([p for p, used in zip(parameters, num_used, strict=True) if used]):
             gradients = [torch.zeros_like(p) if p.grad is None else p.grad for p in bucket]
@@ -74,10 +84,14 @@ class Ranks:
                 parameter.grad = gradient.copy_(part.view_as(gradient))
 
     def take_from_first(self, tensors: Mapping[str, Tensor]) -> None:
-        """Overwrite tensors with those of the first rank, which has them by the same names in the same order."""
+        """Overwrite tensors with those of the first rank, which has them by the same names in the same order.
+
+        What is shared out stays as it is.
+        """
         if self.count > 1:
             for tensor in tensors.values():
-                dist.broadcast(tensor.detach(), 0)
+                if not isinstance(tensor, DTensor):
+                    dist.broadcast(tensor.detach(), 0)
 
     def document_from_first(self, document: Any) -> Any:
         """What the first rank gives, which must be ready for JSON; what the others give is not looked at."""
@@ -93,9 +107,10 @@ class Ranks:
     def alike_in_memory(self) -> Iterator[None]:
         """Where the block runs out of memory on one rank, raise torch.OutOfMemoryError after it on every rank.
 
-        Otherwise the others would wait for that one for ever. The block must not wait for other ranks itself.
+        Otherwise the others would wait for that one for ever. The block must not wait for other ranks itself: where
+        weights are shared out it does, and the error is raised at once, on that rank alone.
         """
-        if self.count == 1:
+        if self.count == 1 or self.shards:
             yield
             return
         is_short = False
@@ -158,7 +173,8 @@ def launched(environment: Mapping[str, str]) -> Ranks:
             f"the environment speaks of several processes ({found}), and {', '.join([*names, 'MASTER_ADDR'])} and "
             "MASTER_PORT must all be set: start with torchrun, or unset RANK and WORLD_SIZE for one process"
         )
-    return Ranks(*map(int, values))
+    rank, count, local_rank, local_count = map(int, values)
+    return Ranks(rank, count, local_rank, local_count)
 
 
 def device_of(ranks: Ranks, wanted: str) -> str:
@@ -189,8 +205,8 @@ def threads_of(ranks: Ranks, wanted: int | None) -> int | None:
 
 
 @contextmanager
-def joined(device: str) -> Iterator[Ranks]:
-    """The ranks that this process was started among, able to pass on tensors; device: as in the settings.
+def joined(device: str, *, shards: bool = False) -> Iterator[Ranks]:
+    """The ranks that this process was started among, able to pass on tensors; device, shards: as in the settings.
 
     Where one meets a user's mistake it is told once, by the first if that one meets it too; the others end quietly.
     Raises UserError where the launcher's variables or the devices do not fit.
@@ -199,6 +215,7 @@ def joined(device: str) -> Iterator[Ranks]:
     if ranks.count == 1:
         yield ranks
         return
+    ranks = replace(ranks, shards=shards)
     store, _, _ = next(dist.rendezvous("env://", timeout=TO_MEET))
     try:
         chosen = device_of(ranks, device)

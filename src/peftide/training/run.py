@@ -27,7 +27,7 @@ from peftide.training.build import hold_on_device, standardize
 from peftide.training.checkpoint import Checkpoints, unfinished_run
 from peftide.training.examples import Examples, data_digests, read_examples, share_split
 from peftide.training.loop import INTERRUPTED, AfterEpoch
-from peftide.training.memory import encoding_budget, memory_limit
+from peftide.training.memory import Execution, encoding_budget, memory_limit
 from peftide.training.outcome import Outcome, headline, judge, score_held_out
 from peftide.training.progress import TrainingProgress
 from peftide.training.ranks import ALONE, Ranks, device_of, threads_of
@@ -35,7 +35,7 @@ from peftide.training.resident import cap_device, free_at_once, held_bytes, star
 from peftide.training.resume import differences
 from peftide.training.shares import embed_together
 from peftide.training.state import Fit
-from peftide.training.subject import Subject, count, make_subject
+from peftide.training.subject import Subject, count, gather_weights, make_subject
 
 
 @dataclass(frozen=True)
@@ -61,6 +61,8 @@ def run_training(
 
     Where several ranks train together this is the first one's part; for the others' see `assist_training`.
     """
+    if settings.shard and not ranks.shards:
+        raise UserError("--shard: one process has nobody to share with; start several, as torchrun does")
     examples = read_examples(settings, console) if examples is None else examples
     dataset = share_split(settings, examples.dataset, ranks)
     machine = machine_of(settings, ranks)
@@ -78,6 +80,7 @@ def run_training(
         started = time.perf_counter()
         fit, vectors_PD = fit_subject(subject, console, checkpoints=checkpoints, ranks=ranks)
         assert vectors_PD is not None
+        subject = gather_weights(subject, ranks)
         ranks.leave()
         seconds = time.perf_counter() - started
         peak = peak_memory_bytes(machine.device)
@@ -103,6 +106,7 @@ def assist_training(settings: TrainSettings, ranks: Ranks) -> None:
     dataset = share_split(settings, None, ranks)
     subject = prepare(settings, dataset, machine_of(settings, ranks), ranks=ranks)
     fit_subject(subject, Console(quiet=True), ranks=ranks)
+    gather_weights(subject, ranks)
     ranks.leave()
 
 
@@ -128,12 +132,17 @@ def prepare(
     limit_bytes = memory_limit(settings.memory, machine.device, held_bytes=held, num_sharing=ranks.local_count)
     if settings.memory is not None:
         cap_device(machine.device, limit_bytes)
-    execution = count(settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes).execution
+    num_shares = ranks.count if ranks.shards else 1
+    execution = count(
+        settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes, num_shares=num_shares
+    ).execution
     if execution is None:
         raise UserError(what_would_fit(settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes))
     if execution.is_frugal:
         free_at_once(machine.device)
-    return make_subject(settings, dataset, machine, execution, backbone)
+    if ranks.shards:  # all ranks have to make the same calls
+        execution = Execution(**ranks.document_from_first(asdict(execution)))
+    return make_subject(settings, dataset, machine, execution, backbone, num_shares=num_shares)
 
 
 def _bytes_on(device: torch.device, backbone: Backbone) -> int:

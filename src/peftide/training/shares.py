@@ -15,23 +15,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from peftide.inference.embed import embed_proteins
+from peftide.inference.embed import embed_proteins, length_batches
 from peftide.inference.encoder import Encoder
 from peftide.inference.store import StateStore
 from peftide.models.tokens import Pieces
 from peftide.training.ranks import Ranks
 
 
-def dealt_proteins(tokens_P: np.ndarray, ranks: Ranks) -> np.ndarray:
-    """Which proteins are this rank's, ascending: the next longest goes to the rank with the fewest tokens so far."""
-    loads = [(0, rank) for rank in range(ranks.count)]
-    own = []
+def dealt_proteins(tokens_P: np.ndarray, num_ranks: int) -> list[np.ndarray]:
+    """Which proteins are each rank's, ascending: the next longest goes to the rank with the fewest tokens so far."""
+    loads = [(0, rank) for rank in range(num_ranks)]
+    dealt: list[list[int]] = [[] for _ in range(num_ranks)]
     for row in np.argsort(-tokens_P, kind="stable").tolist():
         load, rank = loads[0]
-        if rank == ranks.rank:
-            own.append(row)
+        dealt[rank].append(row)
         heapq.heapreplace(loads, (load + int(tokens_P[row]), rank))
-    return np.array(sorted(own), dtype=np.int64)
+    return [np.array(sorted(rows), dtype=np.int64) for rows in dealt]
 
 
 def dealt_examples(batch: np.ndarray, ranks: Ranks) -> np.ndarray:
@@ -69,7 +68,13 @@ def embed_together(
     """Vectors (P, D) as `embed_proteins` gives them, each rank encoding its share of the proteins."""
     if ranks.count == 1:
         return embed_proteins(encoder, proteins, token_budget=token_budget, store=store)
-    own = dealt_proteins(np.array([protein.num_tokens for protein in proteins]), ranks)
+    tokens_P = np.array([protein.num_tokens for protein in proteins])
+    dealt = dealt_proteins(tokens_P, ranks.count)
+    own = dealt[ranks.rank]
     vectors_PD = np.zeros((len(proteins), encoder.backbone.width), dtype=np.float32)
     vectors_PD[own] = embed_proteins(encoder, [proteins[row] for row in own], token_budget=token_budget, store=store)
+    if ranks.shards:  # as many calls as the others
+        num_calls = [len(list(length_batches(tokens_P[rows].tolist(), token_budget))) for rows in dealt]
+        for _ in range(max(num_calls) - num_calls[ranks.rank]):
+            embed_proteins(encoder, [proteins[int(tokens_P.argmin())]], token_budget=token_budget)
     return ranks.sum_tensor(torch.from_numpy(vectors_PD)).numpy()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from peftide.models.property_model import PropertyModel
+from peftide.models.sharded import joined_like, own_share, share_like, whole
 from peftide.training.checkpoint import Snapshot
 from peftide.training.ranks import Ranks
 
@@ -37,16 +38,28 @@ class State:
 
 
 def keep_state(
-    state: State, model: PropertyModel, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
+    state: State,
+    model: PropertyModel,
+    optimizer: torch.optim.Optimizer,
+    parameters: Sequence[nn.Parameter],
+    *,
+    is_wanted: bool,
 ) -> Snapshot:
-    """All that is needed to go on from here."""
+    """All that is needed to go on from here, to be written at once; where it is not wanted, without the tensors.
+
+    Where weights are shared out every rank has to call this.
+    """
     moments = {
-        f"optimizer.{number}.{name}": tensor.detach().to("cpu", copy=True)
+        f"optimizer.{number}.{name}": whole(tensor, is_wanted=is_wanted)
         for number, parameter in enumerate(parameters)
         for name, tensor in optimizer.state[parameter].items()
     }
-    now = {f"now.{name}": tensor for name, tensor in snapshot(model).items()}
-    best = {f"best.{name}": tensor for name, tensor in state.best.items()}
+    trained = model.trained_state()
+    now = {f"now.{name}": whole(tensor, is_wanted=is_wanted) for name, tensor in trained.items()}
+    best = {
+        f"best.{name}": whole(joined_like(tensor, trained[name]), is_wanted=is_wanted)
+        for name, tensor in state.best.items()
+    }
     position = {
         "fit": asdict(state.fit),
         "step": state.step,
@@ -60,15 +73,20 @@ def put_back(
     kept: Snapshot, model: PropertyModel, optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter]
 ) -> State:
     """The state that was kept, with its weights and moments in model and optimiser."""
-    position, tensors = kept.position, kept.tensors
-    restore(model, _part(tensors, "now"))
+    position, tensors, trained = kept.position, kept.tensors, model.trained_state()
+    now, best = (
+        {name: own_share(share_like(tensor, trained[name])).cpu() for name, tensor in _part(tensors, kind).items()}
+        for kind in ("now", "best")
+    )
+    restore(model, now)
     moments = _part(tensors, "optimizer")
     for number, parameter in enumerate(parameters):
         own = {name.split(".")[1]: t for name, t in moments.items() if name.split(".")[0] == str(number)}
-        optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in own.items()}
-    return State(
-        Fit(**position["fit"]), _part(tensors, "best"), position["step"], position["losses"], position["seconds"]
-    )
+        optimizer.state[parameter] = {
+            name: share_like(t, parameter) if t.shape == parameter.shape else t.to(parameter.device)
+            for name, t in own.items()
+        }
+    return State(Fit(**position["fit"]), best, position["step"], position["losses"], position["seconds"])
 
 
 def shared(found: Snapshot | None, ranks: Ranks) -> Snapshot | None:
@@ -90,15 +108,15 @@ def shared(found: Snapshot | None, ranks: Ranks) -> Snapshot | None:
 
 
 def snapshot(model: PropertyModel) -> dict[str, Tensor]:
-    """A copy of everything trained, on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.trained_state().items()}
+    """A copy of everything trained, on the CPU; of what is shared out this rank's share."""
+    return {name: own_share(tensor).to("cpu", copy=True) for name, tensor in model.trained_state().items()}
 
 
 @torch.no_grad()
 def restore(model: PropertyModel, state: dict[str, Tensor]) -> None:
     """Put a snapshot back."""
     for name, tensor in model.trained_state().items():
-        tensor.copy_(state[name])
+        own_share(tensor).copy_(state[name])
 
 
 def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

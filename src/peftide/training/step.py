@@ -27,7 +27,8 @@ class StepPlan:
     parts: rows of proteins; num_kept: how many of the last parts may hold their graphs at the same time;
     members_BK: index of each example's proteins in the parts laid end to end. With several ranks the parts are of this
     rank's proteins (one empty part where it has none), and the members are indices into the step's proteins, of which
-    there are num_proteins; places: index there of each protein of the parts laid end to end.
+    there are num_proteins; places: index there of each protein of the parts laid end to end. Where weights are shared
+    out, empty parts come first until every rank has as many.
     """
 
     parts: tuple[np.ndarray, ...]
@@ -51,12 +52,14 @@ def plan_step(
     is less. The parts, and with them the dropout, do not depend on a budget of `call_tokens` or more.
     """
     rows, local_BK = unique_members(members_BK)
-    own = dealt_proteins(tokens_P[rows], ranks)
-    chunks = token_chunks(tokens_P[rows[own]], token_budget=min(token_budget, call_tokens or token_budget))
-    parts = [own[chunk] for chunk in chunks] or [own]
+    dealt = dealt_proteins(tokens_P[rows], ranks.count)
+    limits = (token_budget, call_tokens or token_budget)
+    parts, num_kept = _parts(dealt[ranks.rank], tokens_P[rows], *limits)
+    if ranks.shards:
+        plans = [_parts(own, tokens_P[rows], *limits) for own in dealt]
+        num_empty = max(len(of_rank) for of_rank, _ in plans) - len(parts)
+        parts, num_kept = [np.empty(0, np.int64)] * num_empty + parts, min(kept for _, kept in plans)
     places = np.concatenate(parts)
-    from_last = np.cumsum([tokens_P[rows[part]].sum() for part in reversed(parts)])
-    num_kept = max(1, int((from_last <= token_budget).sum()))
     if ranks.count == 1:
         in_parts = np.empty(len(rows), dtype=np.int64)
         in_parts[places] = np.arange(len(rows))
@@ -64,6 +67,14 @@ def plan_step(
     else:
         local_BK = local_BK[dealt_examples(np.arange(len(local_BK)), ranks)]
     return StepPlan(tuple(rows[part] for part in parts), num_kept, local_BK, places, len(rows))
+
+
+def _parts(own: np.ndarray, tokens_P: np.ndarray, token_budget: int, call_tokens: int) -> tuple[list[np.ndarray], int]:
+    """Proteins in parts, and how many of the last of these may hold their graphs together."""
+    chunks = token_chunks(tokens_P[own], token_budget=min(token_budget, call_tokens))
+    parts = [own[chunk] for chunk in chunks] or [own]
+    from_last = np.cumsum([tokens_P[part].sum() for part in reversed(parts)])
+    return parts, max(1, int((from_last <= token_budget).sum()))
 
 
 def backward(encode: Encode, loss_of: LossOfMembers, plan: StepPlan, *, seed: int, ranks: Ranks = ALONE) -> float:
