@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from conftest import write_examples
 from peftide.cli import main
 from peftide.errors import UserError
+from peftide.models.bundle import load_bundle
 from peftide.training.ranks import ALONE, Ranks, device_of, launched, threads_of
 from peftide.training.shares import dealt_examples, dealt_proteins
 
@@ -23,7 +24,11 @@ TESTS = Path(__file__).parents[1]
 ALIKE = [
     name
     for name, case in CASES.items()
-    if case.is_summed and not case.with_dropout and case.short_at is None and case.checkpoints is None
+    if case.is_summed
+    and not case.with_dropout
+    and case.short_at is None
+    and case.checkpoints is None
+    and "precision" not in case.options
 ]
 
 
@@ -54,7 +59,7 @@ def runs(tmp_path_factory, esm_folder):
     folder = tmp_path_factory.mktemp("ranks")
     codes, said = launch([str(TESTS / "unit" / "rank_worker.py"), str(folder), str(esm_folder)])
     assert codes == [0, 0], said
-    for name in ALIKE:
+    for name in [*ALIKE, "sharded-bf16"]:
         run_case(name, folder, esm_folder)
     return folder
 
@@ -110,6 +115,13 @@ def test_ctrl_c_on_one_rank_stops_all_after_the_same_step_and_the_resumed_run_is
     assert all(torch.equal(resumed[key], whole[key]) for key in whole)
 
 
+def test_weights_that_travel_in_bfloat16_give_the_losses_of_weights_rounded_to_it(runs):
+    alone, together = ([row["loss"] for row in fit(runs, "sharded-bf16", count, 0)["history"]] for count in (1, 2))
+    exact = [row["loss"] for row in fit(runs, "sharded-pair", 1, 0)["history"]]
+    assert together == pytest.approx(alone, rel=0.02)
+    assert alone != exact
+
+
 def test_a_run_whose_weights_are_shared_out_goes_on_from_its_checkpoint(runs):
     assert fit(runs, "sharded-stopped", 2, 0)["ended"] == "interrupted in epoch 2"
     assert fit(runs, "sharded-resumed", 2, 0) == fit(runs, "sharded-pair", 2, 0)
@@ -135,16 +147,17 @@ def train_words(folder, esm_folder, out, **options):
     return ["train", files["data"], *(word for name, value in flags.items() for word in (f"--{name}", str(value)))]
 
 
-def test_torchrun_trains_and_writes_one_bundle(tmp_path, esm_folder, capsys):
+def test_torchrun_trains_with_weights_shared_out_and_writes_one_whole_bundle(tmp_path, esm_folder, capsys):
     words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "peftide"]
+    given = {"method": "full", "learning-rate": 1e-3}
     done = subprocess.run(
-        [sys.executable, *words, *train_words(tmp_path, esm_folder, tmp_path / "two")],
+        [sys.executable, *words, *train_words(tmp_path, esm_folder, tmp_path / "two", **given), "--shard"],
         capture_output=True, text=True, check=False, timeout=300,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("epoch   1") == done.stdout.count("bundle written to") == 1
     assert "the first of 2 processes" in done.stdout
-    assert main(train_words(tmp_path, esm_folder, tmp_path / "one")) == 0
+    assert main(train_words(tmp_path, esm_folder, tmp_path / "one", **given)) == 0
     assert "processes" not in capsys.readouterr().out
     listed = [
         sorted(path.relative_to(tmp_path / out) for path in (tmp_path / out).rglob("*")) for out in ("one", "two")
@@ -152,9 +165,11 @@ def test_torchrun_trains_and_writes_one_bundle(tmp_path, esm_folder, capsys):
     assert listed[0] == listed[1]
     documents = [json.loads((tmp_path / out / "run.json").read_text()) for out in ("one", "two")]
     assert documents[1]["metrics"]["test"] == pytest.approx(documents[0]["metrics"]["test"], rel=1e-3)
+    assert documents[1]["model"]["trained_parameters"] == documents[0]["model"]["trained_parameters"]
     assert documents[1]["machine"]["processes"] == 2
-    one, two = (load_file(tmp_path / out / "adapter" / "adapter_model.safetensors") for out in ("one", "two"))
-    assert max(differences(one, two).values()) < 2e-5
+    one, two = (load_file(tmp_path / out / "backbone" / "model.safetensors") for out in ("one", "two"))
+    assert max(differences(one, two).values()) < 1e-5
+    assert load_bundle(tmp_path / "two", dtype=torch.float32).method == "full"
 
 
 def test_a_users_mistake_is_told_once_and_ends_all(tmp_path, esm_folder):
@@ -206,3 +221,11 @@ def test_only_training_is_shared(tmp_path, monkeypatch, capsys):
         monkeypatch.setenv(name, value)
     assert main(["embed", str(tmp_path / "absent.fasta"), "--out", str(tmp_path / "x.h5")]) == 2
     assert "2 processes were started, and only train shares its work" in capsys.readouterr().err
+
+
+def test_one_process_or_another_method_cannot_share_its_weights_out(tmp_path, esm_folder, capsys):
+    words = [*train_words(tmp_path, esm_folder, tmp_path / "out"), "--shard"]
+    assert main(words) == 2
+    assert "shard: needs method full, without compile; method is lora" in capsys.readouterr().err
+    assert main([*words, "--method", "full"]) == 2
+    assert "--shard: one process has nobody to share with; start several, as torchrun does" in capsys.readouterr().err

@@ -23,8 +23,8 @@ from peftide.models.packed import PackedBatch, Spans, embed_tokens, encoder_laye
 def shard_backbone(esm: EsmModel, machine: Machine, *, num_shares: int, checkpoint_layers: bool) -> None:
     """Leave this process with its share of the weights, on its device, in float32; gradients are summed, not averaged.
 
-    Weights travel in the arithmetic of the machine, to which the walk would round them anyway. Afterwards `esm(batch)`
-    gives the last hidden states of a packed batch.
+    The weights of layers travel in the arithmetic of the machine, to which the walk would round them anyway. Afterwards
+    `esm(batch)` gives the last hidden states of a packed batch.
     """
     mesh = init_device_mesh(machine.device.type, (num_shares,))
     rounded = None if machine.dtype == torch.float32 else machine.dtype
@@ -34,7 +34,9 @@ def shard_backbone(esm: EsmModel, machine: Machine, *, num_shares: int, checkpoi
         layer.forward = partial(_layer_forward, layer, checkpoint_layers)  # pyrefly: ignore[bad-assignment]
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
     esm.forward = partial(_forward, esm, machine.dtype)  # pyrefly: ignore[bad-assignment]
-    fully_shard(esm, mesh=mesh, mp_policy=policy, reshard_after_forward=True)  # weights may change before the backward
+    # What is left are embeddings and final norm, small, and the gradients of embeddings are long sums: float32. They
+    # are let go after each forward pass too, for the weights may change before the next.
+    fully_shard(esm, mesh=mesh, reshard_after_forward=True)
     for module in esm.modules():
         if isinstance(module, FSDPModule):
             module.set_gradient_divide_factor(1.0)

@@ -136,6 +136,11 @@ def prepare(
     execution = count(
         settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes, num_shares=num_shares
     ).execution
+    if execution is None and ranks.shards:
+        raise UserError(
+            f"--memory {settings.memory} is too little even for a share of the weights: start more processes, or lower "
+            "--max-residues"
+        )
     if execution is None:
         raise UserError(what_would_fit(settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes))
     if execution.is_frugal:
@@ -180,6 +185,8 @@ def _plan_line(subject: Subject, ranks: Ranks) -> str:
     how = f"{subject.execution.token_budget:,} tokens at once"
     if ranks.count > 1:
         how = f"the first of {ranks.count} processes, each with {how}"
+    if ranks.shards:
+        how += " and a share of the weights"
     if subject.execution.checkpoint_layers:
         how += ", layers checkpointed"
     return (

@@ -130,7 +130,7 @@ def gather_weights(subject: Subject, ranks: Ranks) -> Subject:
     model = whole_backbone(base_model(subject.model.model), is_wanted=ranks.is_first)
     if model is None:
         return subject
-    train_all_weights(model)
+    train_all_weights(model.requires_grad_(False))
     backbone = replace(subject.model.backbone, model=model)
     return replace(subject, model=replace(subject.model, backbone=backbone, model=model))
 
