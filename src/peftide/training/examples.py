@@ -65,7 +65,7 @@ def read_examples(settings: TrainSettings, console: Console) -> Examples:
 
 
 def share_split(settings: TrainSettings, dataset: Dataset | None, ranks: Ranks) -> Dataset:
-    """The examples with split and clusters of the first rank, which hands in its own; each other reads the files itself.
+    """The examples with split and clusters of the first rank, which hands in its own; the others read the files too.
 
     Raises UserError where a rank does not read the same files.
     """
