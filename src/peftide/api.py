@@ -58,7 +58,8 @@ from peftide.training.demo import run_demo
 from peftide.training.doctor import Check, run_doctor
 from peftide.training.examples import data_digests
 from peftide.training.plan import Plan, run_plan
-from peftide.training.run import Run, run_training
+from peftide.training.ranks import joined
+from peftide.training.run import Run, assist_training, run_training
 from peftide.training.sweep import run_sweep
 
 
@@ -120,9 +121,14 @@ def audit(settings: AuditSettings) -> Audit:
 def train(settings: TrainSettings) -> Run:
     """Adapt a backbone to labelled examples and write the bundle.
 
+    Started in several processes, as by torchrun, they train together; this returns in the first and ends the others.
     Raises UserError for whatever the user can mend: data, settings, a backbone out of reach, memory.
     """
-    return run_training(settings, _console())
+    with joined(settings.device, shards=settings.shard) as ranks:
+        if ranks.is_first:
+            return run_training(settings, _console(), ranks=ranks)
+        assist_training(settings, ranks)
+    raise SystemExit(0)
 
 
 def plan(settings: PlanSettings) -> Plan:

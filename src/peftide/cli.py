@@ -86,7 +86,10 @@ def run(settings: Settings) -> int:
     # two to five times faster so (measured), on a quiet one equal to a few per cent. OpenMP reads it as torch loads it.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     from peftide import api  # here, because it loads torch, which takes seconds that --help should not
+    from peftide.training.ranks import launched
 
+    if not isinstance(settings, TrainSettings) and (count := launched(os.environ).count) > 1:
+        raise UserError(f"{count} processes were started, and only train shares its work among them: start one")
     match settings:
         case DemoSettings():
             api.demo(settings)

@@ -24,7 +24,7 @@ FLAGS = {
     "split": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --out --by --identity --coverage
         --val-fraction --test-fraction --negatives --search --seed --threads""",
     "audit": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --search --strict --json --threads""",
-    "train": f"{TRAINING_FLAGS} --out --backbone --method --baselines --checkpoint-minutes --restart",
+    "train": f"{TRAINING_FLAGS} --out --backbone --method --baselines --checkpoint-minutes --restart --shard",
     "plan": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --split-by --split-identity --split-seed
         --json --task --target --max-residues --long-proteins --val-fraction --test-fraction --head
         --head-width --head-dropout --pooling --backbones --methods --lora-rank --lora-alpha

@@ -198,6 +198,9 @@ def test_contradictory_settings_are_refused_wherever_they_come_from(tmp_path: Pa
         check_settings(dataclasses.replace(MINIMAL, val_fraction=0.5, test_fraction=0.5))
     with pytest.raises(UserError, match="negatives: can be sampled for pairs only, and task is protein"):
         check_settings(SplitSettings(data="a", out="b", task="protein", negatives=1.0))
+    for changes in ({"method": "lora"}, {"method": "full", "compile": True}):
+        with pytest.raises(UserError, match="shard: needs method full, without compile"):
+            check_settings(dataclasses.replace(MINIMAL, shard=True, **changes))
 
 
 @pytest.mark.parametrize(
@@ -284,6 +287,7 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
         "memory": st.sampled_from([None, "6GB", "500 MiB"]),
         "negatives": st.none(),  # for pairs only
         "sampling": st.just("examples"),  # clusters: for proteins only
+        "shard": st.just(False),  # for method full only
         "vary": st.sampled_from([None, ("seed=1,2", "epochs=1,2")]),
         "val_fraction": st.floats(0.01, 0.49),
         "test_fraction": st.floats(0.01, 0.49),

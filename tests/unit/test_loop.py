@@ -20,9 +20,10 @@ from peftide.models.backbones import load_backbone
 from peftide.models.bundle import load_bundle, read_run
 from peftide.models.machine import Machine
 from peftide.training.build import build_model, standardize
-from peftide.training.loop import Schedule, Trainer, restore, snapshot
+from peftide.training.loop import Schedule, Trainer
 from peftide.training.progress import TrainingProgress
 from peftide.training.run import run_training
+from peftide.training.state import restore, snapshot
 
 SCHEDULE = Schedule(
     epochs=6, batch_examples=5, learning_rate=1e-2, weight_decay=0.01, warmup_fraction=0.1, clip_norm=1.0, patience=6,

@@ -28,6 +28,7 @@ from peftide.training.memory import (
     footprint,
     least_bytes,
     memory_limit,
+    shared_out,
 )
 from peftide.training.progress import TrainingProgress
 from peftide.training.resident import (
@@ -71,6 +72,12 @@ def counted(folder, esm_folder, machine=CPU, **options):
 def chosen(limit_bytes, *, machine=CPU, need=NEED, tokens=(100, 50, 30), **options):
     given = {"held_bytes": 0, "checkpoint_layers": False, "token_budget": None, "must_fit": True}
     return choose_execution(need, machine, tokens, limit_bytes=limit_bytes, **(given | options))
+
+
+def test_a_process_with_a_share_of_the_weights_holds_that_and_a_few_whole_layers():
+    shared = shared_out(NEED, 4, num_layers=10)
+    assert (shared.weights, shared.gradients, shared.optimizer, shared.best) == (250 + 300, 25, 50, 25)
+    assert replace(shared, weights=1000, gradients=100, optimizer=200, best=100) == NEED
 
 
 @pytest.mark.parametrize(
@@ -264,6 +271,8 @@ def test_the_limit_is_the_users_or_a_share_of_what_is_left():
     cpu = torch.device("cpu")
     assert memory_limit("6GB", cpu, held_bytes=123) == 6 * 10**9
     assert 123 < memory_limit(None, cpu, held_bytes=123) < 123 + available_bytes(cpu)
+    alone, shared = (memory_limit(None, cpu, held_bytes=0, num_sharing=number) for number in (1, 4))
+    assert 2 * shared < alone
 
 
 def gradients(folder, esm_folder, *, token_budget, checkpoint_layers):

@@ -60,6 +60,8 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
         yield "sampling", "by clusters is for tasks of one protein, and task is pair"
     if isinstance(settings, SplitSettings) and settings.negatives is not None and settings.task != "pair":
         yield "negatives", f"can be sampled for pairs only, and task is {settings.task}"
+    if isinstance(settings, TrainSettings) and settings.shard and (settings.method != "full" or settings.compile):
+        yield "shard", f"needs method full, without compile; method is {settings.method}"
     if isinstance(settings, SweepSettings):
         yield from _unfit_to_vary(settings)
 

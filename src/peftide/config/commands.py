@@ -268,6 +268,11 @@ class TrainSettings(JudgeSettings, RecipeSettings):
         default="lora",
         group="model",
     )
+    shard: bool = setting(
+        "method full in several processes: each holds a share of the weights, gradients and moments (FSDP)",
+        default=False,
+        group="machine",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

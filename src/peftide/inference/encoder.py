@@ -25,6 +25,7 @@ from peftide.models.packed import (
     pool,
     run_layers,
 )
+from peftide.models.sharded import shard_backbone
 from peftide.models.tokens import Pieces
 
 
@@ -35,6 +36,8 @@ class Encoder:
     piece of a protein passes through them once, in this run and in later ones. That is exact: frozen layers have no
     dropout (ESM-2 is trained without, and LoRA's sits on trained layers), pieces are cut by a fixed rule, and a state
     is stored in the dtype in which it was computed.
+
+    num_shares: processes among which the weights are shared out, where every layer is trained; see `models.sharded`.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class Encoder:
         pooling: str = "mean",
         checkpoint_layers: bool = False,
         compile_layers: bool = False,
+        num_shares: int = 1,
     ):
         self.backbone = backbone
         self.model = model
@@ -57,7 +61,12 @@ class Encoder:
         self.esm = base_model(model)
         self.num_frozen_layers = first_trained_layer(model)
         self.layer_function = compiled_layer(machine) if compile_layers else encoder_layer
-        place(model, machine)
+        self.is_sharded = num_shares > 1
+        if self.is_sharded:
+            assert self.num_frozen_layers == 0
+            shard_backbone(self.esm, machine, num_shares=num_shares, checkpoint_layers=checkpoint_layers)
+        else:
+            place(model, machine)
 
     def vectors(self, proteins: Sequence[Pieces]) -> Tensor:
         """Vectors (P, D) in float32, with gradient where it is enabled and something below is trained."""
@@ -67,6 +76,10 @@ class Encoder:
     def hidden(self, proteins: Sequence[Pieces]) -> tuple[Tensor, PackedBatch]:
         """Last hidden states (T, D) of all pieces of the proteins, and the batch that says which is whose."""
         batch = self._pack(proteins)
+        if self.is_sharded:
+            has_gradient = torch.is_grad_enabled()
+            with torch.inference_mode(False), torch.set_grad_enabled(has_gradient):  # the gathered weights live on
+                return self.esm(batch), batch
         if self.num_frozen_layers == 0:
             hidden_TD = embed_tokens(self.esm, batch, self.machine.dtype)
         else:

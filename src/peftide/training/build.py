@@ -8,7 +8,6 @@ import torch
 from peftide.config import TrainSettings
 from peftide.data.symmetry import GROUP_COLUMNS
 from peftide.inference.device_states import DeviceStates
-from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
 from peftide.models.adapters import add_lora, parse_layers
 from peftide.models.backbones import Backbone
@@ -16,6 +15,8 @@ from peftide.models.property_model import HeadShape, PropertyModel, make_head, t
 from peftide.models.target import make_target
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset
+from peftide.training.ranks import ALONE, Ranks
+from peftide.training.shares import embed_together
 
 STANDARDIZING_SAMPLE = 1024  # proteins whose vectors set the head's centre and scale, where the backbone is trained
 
@@ -75,11 +76,18 @@ def hold_on_device(encoder: Encoder, pieces: list[Pieces]) -> DeviceStates | Non
 
 
 def standardize(
-    model: PropertyModel, encoder: Encoder, dataset: Dataset, pieces: list[Pieces], *, token_budget: int, seed: int
+    model: PropertyModel,
+    encoder: Encoder,
+    dataset: Dataset,
+    pieces: list[Pieces],
+    *,
+    token_budget: int,
+    seed: int,
+    ranks: Ranks = ALONE,
 ) -> None:
     """Set the head's centre and scale from the vectors of (a sample of) the training proteins."""
     rows = np.unique(dataset.part("train").members_NK)
     if len(rows) > STANDARDIZING_SAMPLE:
         rows = np.random.default_rng(seed).choice(rows, STANDARDIZING_SAMPLE, replace=False)
-    vectors_PD = embed_proteins(encoder, [pieces[row] for row in rows], token_budget=token_budget)
+    vectors_PD = embed_together(encoder, [pieces[row] for row in rows], ranks, token_budget=token_budget)
     model.head.standardize(torch.from_numpy(vectors_PD))

@@ -16,6 +16,7 @@ from peftide.data.splits import split_dataset
 from peftide.errors import UserError
 from peftide.evaluation.baselines import BaselineScores
 from peftide.records import SPLITS, Dataset
+from peftide.training.ranks import Ranks
 
 # Validation and test proteins for which the search for relatives takes about a minute on one core (7 ms each)
 MOST_SEARCHED = 8_000
@@ -61,6 +62,32 @@ def read_examples(settings: TrainSettings, console: Console) -> Examples:
         _say([clustering.describe()], console)
         dataset = replace(dataset, cluster_P=clustering.cluster_P)
     return Examples(dataset, _audit(dataset, settings, console))
+
+
+def share_split(settings: TrainSettings, dataset: Dataset | None, ranks: Ranks) -> Dataset:
+    """The examples with split and clusters of the first rank, which hands in its own; the others read the files too.
+
+    Raises UserError where a rank does not read the same files.
+    """
+    if ranks.count == 1:
+        assert dataset is not None
+        return dataset
+    own = None
+    if dataset is not None and dataset.split_N is not None:
+        clusters = None if dataset.cluster_P is None else dataset.cluster_P.tolist()
+        digests = list(data_digests(settings).values())
+        own = {"split": dataset.split_N.tolist(), "clusters": clusters, "sha256": digests}
+    of_first = ranks.document_from_first(own)
+    if dataset is not None:
+        return dataset
+    digests = data_digests(settings)
+    if list(digests.values()) != of_first["sha256"]:
+        raise UserError(
+            f"process {ranks.rank} of {ranks.count} (counted from 0) reads another content of {' or '.join(digests)} "
+            "than the first: give every node the same files"
+        )
+    cluster_P = None if of_first["clusters"] is None else np.array(of_first["clusters"])
+    return replace(read_dataset(settings), split_N=np.array(of_first["split"]), cluster_P=cluster_P)
 
 
 def _split(dataset: Dataset, settings: TrainSettings, console: Console) -> Dataset:

@@ -1,12 +1,14 @@
 """The training loop: batches, steps, validation, early stopping, the best weights kept.
 
+Where several ranks train together, each goes through the same steps here: see `training.ranks`.
+
 Shapes: N examples, K proteins of an example, P proteins, D width.
 """
 
 import math
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -15,7 +17,6 @@ from torch import Tensor, nn
 from peftide.config import Sampling
 from peftide.errors import UserError
 from peftide.evaluation.metrics import higher_is_better, measure
-from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
 from peftide.inference.predict import score_examples
 from peftide.models.property_model import PropertyModel
@@ -25,10 +26,13 @@ from peftide.records import Dataset
 from peftide.training.batches import cluster_batches, pair_batches, plain_batches
 from peftide.training.checkpoint import Checkpoints, Snapshot
 from peftide.training.memory import encoding_budget
-from peftide.training.optimizer import learning_rate_at, make_optimizer
+from peftide.training.optimizer import clip_gradients, learning_rate_at, make_optimizer
 from peftide.training.progress import TrainingProgress
+from peftide.training.ranks import ALONE, HeldInterrupt, Ranks
 from peftide.training.resident import trim
-from peftide.training.step import StepPlan, backward, plan_step
+from peftide.training.shares import dealt_examples, embed_together
+from peftide.training.state import Fit, State, keep_state, put_back, restore, shared, snapshot
+from peftide.training.step import LossOfMembers, StepPlan, backward, plan_step
 
 AfterEpoch = Callable[[int, float], str | None]  # its number (from 1) and validation metric -> why to stop, or None
 
@@ -52,30 +56,6 @@ class Schedule:
     sampling: Sampling = "examples"
 
 
-@dataclass
-class Fit:
-    """What came of a training run: a line per epoch, the best epoch (1-based, 0: none finished), why it ended.
-
-    best_value: the validation metric of the best epoch; None where none finished.
-    """
-
-    history: list[dict[str, float]] = field(default_factory=list)
-    best_epoch: int = 0
-    best_value: float | None = None
-    ended: str = ""
-
-
-@dataclass
-class _State:
-    """Where a run is: what it has done, steps so far, losses and seconds of the epoch begun, best weights."""
-
-    fit: Fit
-    best: dict[str, Tensor]
-    step: int = 0
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-
-
 class Trainer:
     """The model, optimiser and data of one run; `fit` runs it."""
 
@@ -89,9 +69,10 @@ class Trainer:
         *,
         token_budget: int,
         vectors_PD: np.ndarray | None,
+        ranks: Ranks = ALONE,
     ):
         """`vectors_PD`: where nothing of the backbone is trained, the vectors of all proteins, which stand for it."""
-        self.model, self.encoder, self.schedule = model, encoder, schedule
+        self.model, self.encoder, self.schedule, self.ranks = model, encoder, schedule, ranks
         self.train, self.validation = dataset.part("train"), dataset.part("val")
         self.pieces = pieces
         self.tokens_P = np.array([protein.num_tokens for protein in pieces])
@@ -106,6 +87,7 @@ class Trainer:
         self.parameters: list[nn.Parameter] = [p for group in self.optimizer.param_groups for p in group["params"]]
         self.num_steps = schedule.epochs * math.ceil(len(self.train) / schedule.batch_examples)
         self.halved = False
+        self.interrupt = HeldInterrupt(ranks)
         self.mend = f"lower --learning-rate (now {schedule.learning_rate}), or use --precision fp32"
 
     def fit(
@@ -121,33 +103,41 @@ class Trainer:
         loss is not a number.
         """
         state = self._resume(checkpoints, show)
-        result = state.fit
-        sign = 1 if higher_is_better(self.schedule.metric) else -1
         try:
-            while not result.ended:
-                epoch, started = len(result.history) + 1, time.perf_counter() - state.seconds
-                batches = self.epoch_batches(epoch)
-                for batch in batches[len(state.losses) :]:
-                    state.losses.append(self.step(batch, state.step, epoch, show))
-                    state.step += 1
-                    if checkpoints is not None and checkpoints.is_due():
-                        state.seconds = time.perf_counter() - started
-                        checkpoints.save(state.step, self._snapshot(state))
-                value = self.validate()
-                is_best = result.best_value is None or sign * value > sign * result.best_value
-                seconds = time.perf_counter() - started
-                loss = float(np.mean(state.losses))
-                result.history.append({"epoch": epoch, "loss": loss, self.schedule.metric: value, "seconds": seconds})
-                show.epoch(epoch, loss=loss, value=value, seconds=seconds, is_best=is_best)
-                if is_best:
-                    result.best_epoch, result.best_value, state.best = epoch, value, snapshot(self.model)
-                state.losses, state.seconds = [], 0.0
-                result.ended = self._end(result, epoch) or after_epoch(epoch, value) or ""
+            with self.interrupt:
+                self._run(state, show, after_epoch, checkpoints)
         except KeyboardInterrupt:
-            result.ended = f"{INTERRUPTED} {len(result.history) + 1}"
-            show.say(f"interrupted: keeping the weights of epoch {result.best_epoch}")
+            state.fit.ended = f"{INTERRUPTED} {len(state.fit.history) + 1}"
+            show.say(f"interrupted: keeping the weights of epoch {state.fit.best_epoch}")
         restore(self.model, state.best)
-        return result
+        return state.fit
+
+    def _run(
+        self, state: State, show: TrainingProgress, after_epoch: AfterEpoch, checkpoints: Checkpoints | None
+    ) -> None:
+        """Epoch after epoch, until the run has ended."""
+        result, sign = state.fit, 1 if higher_is_better(self.schedule.metric) else -1
+        while not result.ended:
+            epoch, started = len(result.history) + 1, time.perf_counter() - state.seconds
+            batches = self.epoch_batches(epoch)
+            for batch in batches[len(state.losses) :]:
+                state.losses.append(self.step(batch, state.step, epoch, show))
+                state.step += 1
+                if self._is_due(checkpoints):
+                    state.seconds = time.perf_counter() - started
+                    kept = self._kept(state)
+                    if checkpoints is not None:
+                        checkpoints.save(state.step, kept)
+            value = self.validate()
+            is_best = result.best_value is None or sign * value > sign * result.best_value
+            seconds = time.perf_counter() - started
+            loss = float(np.mean(state.losses))
+            result.history.append({"epoch": epoch, "loss": loss, self.schedule.metric: value, "seconds": seconds})
+            show.epoch(epoch, loss=loss, value=value, seconds=seconds, is_best=is_best)
+            if is_best:
+                result.best_epoch, result.best_value, state.best = epoch, value, snapshot(self.model)
+            state.losses, state.seconds = [], 0.0
+            result.ended = self._end(result, epoch) or after_epoch(epoch, value) or ""
 
     def _end(self, result: Fit, epoch: int) -> str:
         """Why the run ends after this epoch; empty where it goes on."""
@@ -155,43 +145,30 @@ class Trainer:
             return f"no better {self.schedule.metric} for {self.schedule.patience} epochs"
         return "all epochs done" if epoch == self.schedule.epochs else ""
 
-    def _resume(self, checkpoints: Checkpoints | None, show: TrainingProgress) -> "_State":
-        """The state of a run that was killed, put back into model and optimiser; else that of one that begins."""
-        state = _State(Fit(), best=snapshot(self.model))
-        found = None if checkpoints is None else checkpoints.latest(show.say)
+    def _resume(self, checkpoints: Checkpoints | None, show: TrainingProgress) -> State:
+        """The state of a run that was killed, put back into model and optimiser; else that of one that begins.
+
+        The first rank's is that of all.
+        """
+        found = shared(None if checkpoints is None else checkpoints.latest(show.say), self.ranks)
         if found is None:
-            return state
-        position, tensors = found.position, found.tensors
-        restore(self.model, _part(tensors, "now"))
-        state.best = _part(tensors, "best")
-        moments = _part(tensors, "optimizer")
-        for number, parameter in enumerate(self.parameters):
-            kept = {name.split(".")[1]: t for name, t in moments.items() if name.split(".")[0] == str(number)}
-            self.optimizer.state[parameter] = {name: tensor.to(parameter.device) for name, tensor in kept.items()}
-        state.fit = Fit(**position["fit"])
-        state.step, state.losses, state.seconds = position["step"], position["losses"], position["seconds"]
-        self.token_budget, self.halved = min(self.token_budget, position["token_budget"]), position["halved"]
+            self.ranks.take_from_first(self.model.trained_state())
+            return State(Fit(), best=snapshot(self.model))
+        state = put_back(found, self.model, self.optimizer, self.parameters)
+        self.token_budget = min(self.token_budget, found.position["token_budget"])
+        self.halved = found.position["halved"]
         show.resume(state.step)
         show.say(f"going on after step {state.step} of {self.num_steps} (epoch {len(state.fit.history) + 1})")
         return state
 
-    def _snapshot(self, state: "_State") -> Snapshot:
-        moments = {
-            f"optimizer.{number}.{name}": tensor.detach().to("cpu", copy=True)
-            for number, parameter in enumerate(self.parameters)
-            for name, tensor in self.optimizer.state[parameter].items()
-        }
-        now = {f"now.{name}": tensor for name, tensor in snapshot(self.model).items()}
-        best = {f"best.{name}": tensor for name, tensor in state.best.items()}
-        position = {
-            "fit": asdict(state.fit),
-            "step": state.step,
-            "losses": state.losses,
-            "seconds": state.seconds,
-            "token_budget": self.token_budget,
-            "halved": self.halved,
-        }
-        return Snapshot(position, now | best | moments)
+    def _is_due(self, checkpoints: Checkpoints | None) -> bool:
+        """Whether the state is to be kept now; where weights are shared out, each rank has to give its share."""
+        is_due = checkpoints is not None and checkpoints.is_due()
+        return self.ranks.document_from_first(is_due) if self.ranks.shards else is_due
+
+    def _kept(self, state: State) -> Snapshot:
+        kept = keep_state(state, self.model, self.optimizer, self.parameters, is_wanted=self.ranks.is_first)
+        return replace(kept, position=kept.position | {"token_budget": self.token_budget, "halved": self.halved})
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
         """Rows of the examples of each step; around shared proteins where a pair's proteins must be encoded."""
@@ -219,7 +196,7 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         loss = self.gradient(batch, step, show)
-        norm = nn.utils.clip_grad_norm_(self.parameters, self.schedule.clip_norm).item()
+        norm = clip_gradients(self.parameters, self.schedule.clip_norm, self.ranks)
         for what, number in (("loss", loss), ("gradient", norm)):
             if not math.isfinite(number):
                 ids = [self.train.proteins.ids[row] for row in np.unique(self.train.members_NK[batch])[:5]]
@@ -235,40 +212,69 @@ class Trainer:
         return loss
 
     def gradient(self, batch: np.ndarray, step: int, show: TrainingProgress) -> float:
-        """The loss and its gradient; where memory runs out, once in a run, with half the token budget from then on."""
-        members_BK, targets = self.train.members_NK[batch], self.targets[torch.from_numpy(batch).to(self.device)]
+        """The loss and its gradient; where memory runs out, once in a run, with half the token budget from then on.
+
+        Raises KeyboardInterrupt on every rank where Ctrl-C was pressed and held back on one.
+        """
+        own = dealt_examples(batch, self.ranks)
+        targets = self.targets[torch.from_numpy(own).to(self.device)]
 
         def loss_of(vectors_BKD: Tensor) -> Tensor:
-            return loss_of_logits(self.model.head(vectors_BKD), targets, self.model.target)
+            if not len(own):
+                return vectors_BKD.sum()  # nothing, and its gradient nothing too
+            loss = loss_of_logits(self.model.head(vectors_BKD), targets, self.model.target)
+            return loss * (len(own) / len(batch))
 
-        seed = int(np.random.SeedSequence([self.schedule.seed, step]).generate_state(1)[0])
+        seed = int(np.random.SeedSequence([self.schedule.seed, step, self.ranks.rank]).generate_state(1)[0])
         try:
-            plan = self.plan(members_BK)
-            return backward(self.encode, loss_of, plan, seed=seed)
+            loss = self._backward(batch, loss_of, seed)
         except torch.OutOfMemoryError as error:
-            if self.halved:
+            if self.halved or self.ranks.shards:
                 raise UserError(
                     f"out of memory with {self.token_budget} tokens at once: lower --token-budget or --max-residues, "
                     "add --checkpoint-layers, or adapt fewer layers"
                 ) from error
             self.halved = True
+        else:
+            loss, num_interrupted = self.ranks.sum_numbers([loss, float(self.interrupt.came)])
+            if num_interrupted:
+                raise KeyboardInterrupt
+            self.ranks.sum_gradients(self.parameters)
+            return loss
         self.token_budget //= 2
         self.optimizer.zero_grad(set_to_none=True)
         torch.cuda.empty_cache()
         show.say(f"out of memory: going on with half the tokens at once ({self.token_budget})")
         return self.gradient(batch, step, show)
 
+    def _backward(self, batch: np.ndarray, loss_of: LossOfMembers, seed: int) -> float:
+        """This rank's part of the loss, and of its gradient; vectors that are only looked up need no other rank."""
+        members_BK = self.train.members_NK[batch]
+        if self.table_PD is not None:
+            members_BK = dealt_examples(members_BK, self.ranks)
+            return backward(self.encode, loss_of, self.plan(members_BK), seed=seed)
+        return backward(self.encode, loss_of, self.plan(members_BK), seed=seed, ranks=self.ranks)
+
     def plan(self, members_BK: np.ndarray) -> StepPlan:
         """How a step over these examples is encoded; where the vectors are only looked up, in one part."""
         if self.table_PD is not None:
             return plan_step(members_BK, self.tokens_P, token_budget=int(self.tokens_P.sum()))
-        call_tokens = encoding_budget(self.token_budget, self.device)
-        return plan_step(members_BK, self.tokens_P, token_budget=self.token_budget, call_tokens=call_tokens)
+        return plan_step(
+            members_BK,
+            self.tokens_P,
+            token_budget=self.token_budget,
+            call_tokens=encoding_budget(self.token_budget, self.device),
+            ranks=self.ranks,
+        )
 
     def encode(self, rows: np.ndarray) -> Tensor:
         """Vectors of proteins, with gradient where the backbone is trained."""
         if self.table_PD is not None:
             return self.table_PD[torch.from_numpy(rows).to(self.device)]
+        if not len(rows) and self.encoder.is_sharded:  # the other ranks need this one's share of the weights
+            return self.encoder.vectors([self.pieces[self.tokens_P.argmin()]])[:0]
+        if not len(rows):
+            return torch.zeros(0, self.encoder.backbone.width, device=self.device, requires_grad=True)
         return self.encoder.vectors([self.pieces[row] for row in rows])
 
     def validate(self) -> float:
@@ -279,7 +285,7 @@ class Trainer:
         else:
             pieces = [self.pieces[row] for row in rows]
             budget = encoding_budget(self.token_budget, self.device)
-            vectors_PD = embed_proteins(self.encoder, pieces, token_budget=budget)
+            vectors_PD = embed_together(self.encoder, pieces, self.ranks, token_budget=budget)
         scores = score_examples(self.model, vectors_PD, members_NK.reshape(self.validation.members_NK.shape))
         if not np.isfinite(scores).all():
             raise UserError(f"the validation scores of an epoch are no numbers: {self.mend}")
@@ -290,20 +296,4 @@ class Trainer:
                 f"metric {self.schedule.metric} is not defined on the validation examples; "
                 f"choose one of {', '.join(values)}"
             )
-        return values[self.schedule.metric]
-
-
-def snapshot(model: PropertyModel) -> dict[str, Tensor]:
-    """A copy of everything trained, on the CPU."""
-    return {name: tensor.detach().to("cpu", copy=True) for name, tensor in model.trained_state().items()}
-
-
-@torch.no_grad()
-def restore(model: PropertyModel, state: dict[str, Tensor]) -> None:
-    """Put a snapshot back."""
-    for name, tensor in model.trained_state().items():
-        tensor.copy_(state[name])
-
-
-def _part(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{prefix}."): t for name, t in tensors.items() if name.startswith(f"{prefix}.")}
+        return self.ranks.document_from_first(values[self.schedule.metric])  # to the last bit on every rank

@@ -5,7 +5,7 @@ Shapes: T tokens encoded at once, D width.
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from peft.tuners.lora import Linear as LoraLinear
@@ -112,6 +112,21 @@ def footprint(model: PropertyModel, machine: Machine) -> Footprint:
     )
 
 
+def shared_out(need: Footprint, num_shares: int, *, num_layers: int) -> Footprint:
+    """What each of several processes takes that share out weights, gradients and moments.
+
+    Besides its share a process holds a few whole layers: the one at work, the next on its way, and a gradient.
+    """
+    return replace(
+        need,
+        weights=math.ceil(need.weights / num_shares) + 3 * math.ceil(need.weights / num_layers),
+        gradients=math.ceil(need.gradients / num_shares),
+        optimizer=math.ceil(need.optimizer / num_shares),
+        rounded=0,
+        best=math.ceil(need.best / num_shares),
+    )
+
+
 def _kept_per_token(layer: EsmLayer, machine: Machine, *, width: int, inner: int) -> int:
     """Bytes per token that `models.packed.encoder_layer` keeps for its backward pass.
 
@@ -147,13 +162,17 @@ def _has_dropout(matrix: nn.Module) -> bool:
     return isinstance(matrix, LoraLinear) and any(getattr(d, "p", 0) > 0 for d in matrix.lora_dropout.values())
 
 
-def memory_limit(memory: str | None, device: torch.device, *, held_bytes: int) -> int:
-    """Bytes to keep within: the user's limit, or a share of what is left beside what is held."""
+def memory_limit(memory: str | None, device: torch.device, *, held_bytes: int, num_sharing: int = 1) -> int:
+    """Bytes to keep within: the user's limit, or a share of what is left beside what is held.
+
+    num_sharing: processes that train together on this machine and share its memory (not that of a GPU of their own).
+    """
     if memory is not None:
         limit_bytes = parse_size(memory)
         assert limit_bytes is not None, f"memory = {memory}: the settings were not checked"
         return limit_bytes
-    return held_bytes + round(MEMORY_SHARE[device.type] * available_bytes(device))
+    num_sharing = 1 if device.type == "cuda" else num_sharing
+    return held_bytes + round(MEMORY_SHARE[device.type] * available_bytes(device) / num_sharing)
 
 
 def choose_execution(

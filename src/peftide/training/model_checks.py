@@ -24,8 +24,8 @@ from peftide.models.target import Target
 from peftide.models.target import loss as loss_of_logits
 from peftide.models.tokens import Pieces
 from peftide.records import Proteins
-from peftide.training.loop import restore, snapshot
 from peftide.training.optimizer import make_optimizer
+from peftide.training.state import restore, snapshot
 from peftide.training.step import backward, plan_step
 
 LENGTHS = (61, 7, 150, 33, 1, 98, 210, 18)  # residues of the proteins to try

@@ -15,7 +15,6 @@ from peftide.data.writers import write_table
 from peftide.errors import UserError
 from peftide.evaluation.assessment import Assessment
 from peftide.inference.caching import open_store
-from peftide.inference.embed import embed_proteins
 from peftide.inference.predict import example_columns
 from peftide.models.adapters import parse_layers
 from peftide.models.backbones import Backbone
@@ -26,14 +25,17 @@ from peftide.report.run_report import write_report
 from peftide.training.advice import what_would_fit
 from peftide.training.build import hold_on_device, standardize
 from peftide.training.checkpoint import Checkpoints, unfinished_run
-from peftide.training.examples import Examples, data_digests, read_examples
-from peftide.training.loop import INTERRUPTED, AfterEpoch, Fit
-from peftide.training.memory import encoding_budget, memory_limit
+from peftide.training.examples import Examples, data_digests, read_examples, share_split
+from peftide.training.loop import INTERRUPTED, AfterEpoch
+from peftide.training.memory import Execution, encoding_budget, memory_limit
 from peftide.training.outcome import Outcome, headline, judge, score_held_out
 from peftide.training.progress import TrainingProgress
+from peftide.training.ranks import ALONE, Ranks, device_of, threads_of
 from peftide.training.resident import cap_device, free_at_once, held_bytes, start_peak
 from peftide.training.resume import differences
-from peftide.training.subject import Subject, count, make_subject
+from peftide.training.shares import embed_together
+from peftide.training.state import Fit
+from peftide.training.subject import Subject, count, gather_weights, make_subject
 
 
 @dataclass(frozen=True)
@@ -52,13 +54,20 @@ class Run:
     assessment: Assessment
 
 
-def run_training(settings: TrainSettings, console: Console, examples: Examples | None = None) -> Run:
-    """Read, split (where no examples are handed in), build, train, evaluate on the held-out parts, write the bundle."""
+def run_training(
+    settings: TrainSettings, console: Console, examples: Examples | None = None, ranks: Ranks = ALONE
+) -> Run:
+    """Read, split (where no examples are handed in), build, train, evaluate on the held-out parts, write the bundle.
+
+    Where several ranks train together this is the first one's part; for the others' see `assist_training`.
+    """
+    if settings.shard and not ranks.shards:
+        raise UserError("--shard: one process has nobody to share with; start several, as torchrun does")
     examples = read_examples(settings, console) if examples is None else examples
-    dataset = examples.dataset
-    machine = choose_machine(settings.device, settings.precision, settings.threads)
+    dataset = share_split(settings, examples.dataset, ranks)
+    machine = machine_of(settings, ranks)
     start_peak(machine.device)
-    subject, folder = prepare(settings, dataset, machine), make_folder(settings.out, settings.backbone)
+    subject, folder = prepare(settings, dataset, machine, ranks=ranks), make_folder(settings.out, settings.backbone)
     digests = data_digests(settings)
     with unfinished_run(
         folder,
@@ -67,10 +76,12 @@ def run_training(settings: TrainSettings, console: Console, examples: Examples |
         restart=settings.restart,
         differences=lambda kept: list(differences(kept["settings"], kept["sha256"], settings, digests).values()),
     ) as checkpoints:
-        console.print(_plan_line(subject), highlight=False)
+        console.print(_plan_line(subject, ranks), highlight=False)
         started = time.perf_counter()
-        fit, vectors_PD = fit_subject(subject, console, checkpoints=checkpoints)
+        fit, vectors_PD = fit_subject(subject, console, checkpoints=checkpoints, ranks=ranks)
         assert vectors_PD is not None
+        subject = gather_weights(subject, ranks)
+        ranks.leave()
         seconds = time.perf_counter() - started
         peak = peak_memory_bytes(machine.device)
         outcome = score_held_out(subject.model, dataset, vectors_PD, seed=settings.seed)
@@ -78,6 +89,7 @@ def run_training(settings: TrainSettings, console: Console, examples: Examples |
         document = _document(
             examples, machine, fit, outcome, settings=settings, digests=digests, seconds=seconds, peak=peak
         )
+        document["machine"] |= {"processes": ranks.count} if ranks.count > 1 else {}
         save_bundle(folder, outcome.model, document)  # before the baselines, which take their time
         write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})
         if outcome.predictions:
@@ -89,7 +101,27 @@ def run_training(settings: TrainSettings, console: Console, examples: Examples |
     return Run(folder, outcome.metrics, subject.model.num_trained, seconds, peak, assessment)
 
 
-def prepare(settings: TrainSettings, dataset: Dataset, machine: Machine, backbone: Backbone | None = None) -> Subject:
+def assist_training(settings: TrainSettings, ranks: Ranks) -> None:
+    """The part of a rank that is not the first in `run_training`: it reads and trains, says nothing, writes nothing."""
+    dataset = share_split(settings, None, ranks)
+    subject = prepare(settings, dataset, machine_of(settings, ranks), ranks=ranks)
+    fit_subject(subject, Console(quiet=True), ranks=ranks)
+    gather_weights(subject, ranks)
+    ranks.leave()
+
+
+def machine_of(settings: TrainSettings, ranks: Ranks) -> Machine:
+    """The machine of the settings, of which each rank on it has a device, or a share of the cores, of its own."""
+    return choose_machine(device_of(ranks, settings.device), settings.precision, threads_of(ranks, settings.threads))
+
+
+def prepare(
+    settings: TrainSettings,
+    dataset: Dataset,
+    machine: Machine,
+    backbone: Backbone | None = None,
+    ranks: Ranks = ALONE,
+) -> Subject:
     """Choose how to run within the memory there is, or that the user allows, and make everything ready.
 
     backbone: ready to use, where it has been read already; it may be on the machine's device.
@@ -97,15 +129,25 @@ def prepare(settings: TrainSettings, dataset: Dataset, machine: Machine, backbon
     held = held_bytes(machine.device)
     if backbone is not None:  # its weights are counted among what training needs
         held = max(0, held - _bytes_on(machine.device, backbone))
-    limit_bytes = memory_limit(settings.memory, machine.device, held_bytes=held)
+    limit_bytes = memory_limit(settings.memory, machine.device, held_bytes=held, num_sharing=ranks.local_count)
     if settings.memory is not None:
         cap_device(machine.device, limit_bytes)
-    execution = count(settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes).execution
+    num_shares = ranks.count if ranks.shards else 1
+    execution = count(
+        settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes, num_shares=num_shares
+    ).execution
+    if execution is None and ranks.shards:
+        raise UserError(
+            f"--memory {settings.memory} is too little even for a share of the weights: start more processes, or lower "
+            "--max-residues"
+        )
     if execution is None:
         raise UserError(what_would_fit(settings, dataset, machine, held_bytes=held, limit_bytes=limit_bytes))
     if execution.is_frugal:
         free_at_once(machine.device)
-    return make_subject(settings, dataset, machine, execution, backbone)
+    if ranks.shards:  # all ranks have to make the same calls
+        execution = Execution(**ranks.document_from_first(asdict(execution)))
+    return make_subject(settings, dataset, machine, execution, backbone, num_shares=num_shares)
 
 
 def _bytes_on(device: torch.device, backbone: Backbone) -> int:
@@ -129,7 +171,7 @@ def make_folder(out: str, backbone_name: str) -> Path:
     return folder
 
 
-def _plan_line(subject: Subject) -> str:
+def _plan_line(subject: Subject, ranks: Ranks) -> str:
     """What was chosen, the "auto" values included."""
     settings, model, schedule = subject.settings, subject.model, subject.schedule
     machine = subject.encoder.machine
@@ -141,6 +183,10 @@ def _plan_line(subject: Subject) -> str:
             f"layers {layers[0] + 1}-{layers[-1] + 1} of {model.backbone.num_layers})"
         )
     how = f"{subject.execution.token_budget:,} tokens at once"
+    if ranks.count > 1:
+        how = f"the first of {ranks.count} processes, each with {how}"
+    if ranks.shards:
+        how += " and a share of the weights"
     if subject.execution.checkpoint_layers:
         how += ", layers checkpointed"
     return (
@@ -156,6 +202,7 @@ def fit_subject(
     after_epoch: AfterEpoch = lambda epoch, value: None,
     embeds: bool = True,
     checkpoints: Checkpoints | None = None,
+    ranks: Ranks = ALONE,
 ) -> tuple[Fit, np.ndarray | None]:
     """Train, and return the fit; with `embeds`, also the vectors of all proteins under the trained model."""
     settings, dataset, model, encoder = subject.settings, subject.dataset, subject.model, subject.encoder
@@ -173,20 +220,20 @@ def fit_subject(
     vectors_PD = None
     try:
         if is_frozen:
-            vectors_PD = embed_proteins(encoder, pieces, token_budget=budget, store=store)
+            vectors_PD = embed_together(encoder, pieces, ranks, token_budget=budget, store=store)
             model.head.standardize(torch.from_numpy(vectors_PD[np.unique(dataset.part("train").members_NK)]))
         else:
             encoder.states = store
             encoder.device_states = hold_on_device(encoder, pieces) if execution.holds_states else None
-            standardize(model, encoder, dataset, pieces, token_budget=budget, seed=settings.seed)
-        trainer = subject.trainer(dataset, vectors_PD)
+            standardize(model, encoder, dataset, pieces, token_budget=budget, seed=settings.seed, ranks=ranks)
+        trainer = subject.trainer(dataset, vectors_PD, ranks)
         with TrainingProgress(
             console, num_steps=trainer.num_steps, metric=schedule.metric, device=encoder.machine.device
         ) as show:
             fit = trainer.fit(show, after_epoch, checkpoints)
         console.print(f"stopped: {fit.ended}; best epoch {fit.best_epoch}", highlight=False)
         if embeds and vectors_PD is None:
-            vectors_PD = embed_proteins(encoder, pieces, token_budget=min(budget, trainer.token_budget))
+            vectors_PD = embed_together(encoder, pieces, ranks, token_budget=min(budget, trainer.token_budget))
     finally:
         if store is not None:
             store.close()

@@ -1,6 +1,6 @@
 """One backbone and method, counted before its weights are loaded, then ready to run."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -9,15 +9,18 @@ from peftide.config import Method, TrainSettings
 from peftide.errors import UserError
 from peftide.evaluation.metrics import METRIC_NAMES, main_metric
 from peftide.inference.encoder import Encoder
+from peftide.models.adapters import base_model
 from peftide.models.backbones import Backbone, load_backbone, load_skeleton
 from peftide.models.machine import Machine
-from peftide.models.property_model import PropertyModel
+from peftide.models.property_model import PropertyModel, train_all_weights
+from peftide.models.sharded import whole_backbone
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset
 from peftide.training.build import build_model
 from peftide.training.loop import Schedule, Trainer
-from peftide.training.memory import Execution, Footprint, choose_execution, footprint
+from peftide.training.memory import Execution, Footprint, choose_execution, footprint, shared_out
 from peftide.training.optimizer import DEFAULT_LEARNING_RATES
+from peftide.training.ranks import ALONE, Ranks
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,7 @@ class Subject:
     schedule: Schedule
     execution: Execution
 
-    def trainer(self, dataset: Dataset, vectors_PD: np.ndarray | None) -> Trainer:
+    def trainer(self, dataset: Dataset, vectors_PD: np.ndarray | None, ranks: Ranks = ALONE) -> Trainer:
         """A trainer of the model on these examples; for `vectors_PD` see there."""
         return Trainer(
             self.model,
@@ -55,13 +58,27 @@ class Subject:
             self.schedule,
             token_budget=self.execution.token_budget,
             vectors_PD=vectors_PD,
+            ranks=ranks,
         )
 
 
-def count(settings: TrainSettings, dataset: Dataset, machine: Machine, *, held_bytes: int, limit_bytes: int) -> Count:
-    """Count what training takes and choose how to run it; held_bytes: what the process holds before it begins."""
+def count(
+    settings: TrainSettings,
+    dataset: Dataset,
+    machine: Machine,
+    *,
+    held_bytes: int,
+    limit_bytes: int,
+    num_shares: int = 1,
+) -> Count:
+    """Count what training takes and choose how to run it; held_bytes: what the process holds before it begins.
+
+    num_shares: processes among which the weights are shared out.
+    """
     model = build_model(settings, dataset, load_skeleton(settings.backbone))
     need = footprint(model, machine)
+    if num_shares > 1:
+        need = shared_out(need, num_shares, num_layers=model.backbone.num_layers)
     tokens = tuple(protein.num_tokens for protein in model.pieces(dataset.proteins))
     execution = choose_execution(
         need,
@@ -77,9 +94,18 @@ def count(settings: TrainSettings, dataset: Dataset, machine: Machine, *, held_b
 
 
 def make_subject(
-    settings: TrainSettings, dataset: Dataset, machine: Machine, execution: Execution, backbone: Backbone | None = None
+    settings: TrainSettings,
+    dataset: Dataset,
+    machine: Machine,
+    execution: Execution,
+    backbone: Backbone | None = None,
+    *,
+    num_shares: int = 1,
 ) -> Subject:
-    """Load the backbone (where none is handed in), put adapters and head on it, and place it on its device."""
+    """Load the backbone (where none is handed in), put adapters and head on it, and place it on its device.
+
+    num_shares: processes among which its weights are shared out.
+    """
     schedule = schedule_of(settings, dataset)
     if backbone is None:
         backbone = load_backbone(settings.backbone, dtype=backbone_dtype(settings.method, machine))
@@ -91,9 +117,22 @@ def make_subject(
         pooling=model.pooling,
         checkpoint_layers=execution.checkpoint_layers,
         compile_layers=settings.compile,
+        num_shares=num_shares,
     )
     model.head.to(machine.device)
     return Subject(settings, dataset, model, encoder, model.pieces(dataset.proteins), schedule, execution)
+
+
+def gather_weights(subject: Subject, ranks: Ranks) -> Subject:
+    """The subject with all weights on the first rank, where they were shared out; on the others it stays as it is."""
+    if not ranks.shards:
+        return subject
+    model = whole_backbone(base_model(subject.model.model), is_wanted=ranks.is_first)
+    if model is None:
+        return subject
+    train_all_weights(model.requires_grad_(False))
+    backbone = replace(subject.model.backbone, model=model)
+    return replace(subject, model=replace(subject.model, backbone=backbone, model=model))
 
 
 def backbone_dtype(method: Method, machine: Machine) -> torch.dtype:

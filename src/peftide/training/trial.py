@@ -18,11 +18,12 @@ from peftide.models.bundle import save_bundle
 from peftide.models.machine import Machine, describe, peak_memory_bytes
 from peftide.records import Dataset
 from peftide.report.reading import read_as
-from peftide.training.loop import INTERRUPTED, Fit
+from peftide.training.loop import INTERRUPTED
 from peftide.training.resident import give_back, keep_freed, start_peak
 from peftide.training.resume import NO_MATTER, as_json
 from peftide.training.run import fit_subject, prepare
 from peftide.training.shelf import BackboneShelf
+from peftide.training.state import Fit
 from peftide.training.subject import Subject, backbone_dtype
 
 FORMAT = 1
