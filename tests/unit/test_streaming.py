@@ -1,6 +1,7 @@
 """embed and predict in portions: what one portion would give, whatever interrupts it, in little memory."""
 
 import contextlib
+import gc
 import io
 import json
 import os
@@ -429,7 +430,7 @@ def test_problems_of_examples_are_those_of_reading_them_whole(bundles, tmp_path)
 
 
 def test_memory_does_not_grow_with_the_number_of_proteins(esm_folder, bundles, tmp_path):
-    """But for a few bytes a protein, of which the digests take 16."""
+    """But for few bytes a protein, of which the digests take 16; a vector, an id and a sequence would take over 300."""
     peaks = {}
     for number in (400, 1600):
         fasta = tmp_path / f"{number}.fasta"
@@ -438,12 +439,13 @@ def test_memory_does_not_grow_with_the_number_of_proteins(esm_folder, bundles, t
             ("embed", lambda out, data: embed(esm_folder, data, out, portion=PortionSize(50, 1000))),
             ("predict", lambda out, data: predict(bundles("binary"), data, out, portion=PortionSize(50, 1000))),
         ):
+            gc.collect()
             tracemalloc.start()
             work(tmp_path / f"{number}-{kind}.{'h5' if kind == 'embed' else 'tsv'}", fasta)
             peaks[kind, number] = tracemalloc.get_traced_memory()[1]
             tracemalloc.stop()
     for kind in ("embed", "predict"):
-        assert peaks[kind, 1600] - peaks[kind, 400] < 1200 * 60, peaks
+        assert peaks[kind, 1600] - peaks[kind, 400] < 1200 * 150, peaks
 
 
 def test_the_cache_is_not_filled_with_the_vectors_of_a_very_large_set(esm_folder, tmp_path):
