@@ -6,8 +6,8 @@ FOLDER holds guo_original, guo_rewired and guo_partition.tsv.gz (protein_a, prot
 sequences.tsv.gz (accession, sequence) of Bernett et al. (2024): yeast pairs split at random, the same with positives
 rewired so that labels carry no biology, and with proteins partitioned. A tenth of each training set, drawn at random,
 is for validation, whatever the split, so that all three are trained alike; pairs between the two parts of the
-partition are unused, and so are the few of a protein without a sequence. The frozen backbone with the default head is
-trained with several seeds, and set beside what knows no biology.
+partition are unused, and so are the few of a protein without a sequence; of a pair that comes twice, the first is
+taken. The frozen backbone with the default head is trained with several seeds, and set beside what knows no biology.
 """
 
 import argparse
@@ -47,12 +47,11 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int)
     arguments = parser.parse_args()
-    with TemporaryDirectory(prefix="peftide-yeast-") as folder:
-        found = {
-            name: run(arguments.folder, name, Path(folder), seeds=arguments.seeds, threads=arguments.threads)
-            for name in SPLITS
-        }
-    arguments.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
+    found = {}
+    for name in SPLITS:
+        with TemporaryDirectory(prefix="peftide-yeast-") as folder:
+            found[name] = run(arguments.folder, name, Path(folder), seeds=arguments.seeds, threads=arguments.threads)
+        arguments.out.write_text(json.dumps(found, indent=1) + "\n", "utf-8")
     if arguments.figure is not None:
         draw(found, arguments.figure)
 
@@ -61,7 +60,9 @@ def run(source: Path, name: str, folder: Path, *, seeds: int, threads: int | Non
     """The test AUROC of the head (each seed) and of the baselines, and the audit's verdict, on one split."""
     table = pd.read_csv(source / f"guo_{name}.tsv.gz", sep="\t")
     known = pd.read_csv(source / "sequences.tsv.gz", sep="\t", usecols=["accession"])["accession"]
-    table = table[table["protein_a"].isin(known) & table["protein_b"].isin(known)].reset_index(drop=True)
+    table = table[table["protein_a"].isin(known) & table["protein_b"].isin(known)]
+    pair = table[["protein_a", "protein_b"]].apply(lambda row: " ".join(sorted(row)), axis=1)
+    table = table[~pair.duplicated()].reset_index(drop=True)
     table["split"] = table["split"].where(table["split"] != "both", "unused")
     train = np.flatnonzero(table["split"] == "train")
     chosen = np.random.default_rng(0).choice(train, round(VALIDATION_FRACTION * len(train)), replace=False)
