@@ -76,9 +76,7 @@ def score_bands(
             advance(space.num_pairs_of(rows, columns) * done.result() / len(scores_RC))
         space.leave_out(scores_RC, rows, columns)
         if bool(scores_RC.isnan().any()):
-            raise UserError(
-                "the head's score of a pair is not a number: its weights are too large; train the bundle again"
-            )
+            raise UserError("a pair's score is not a number: the weights of the head are too large; train it again")
         parts.write_band(number, selection.take_band(scores_RC, rows=rows, columns=columns, pool=pool))
 
 
