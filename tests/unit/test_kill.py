@@ -14,12 +14,18 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from rich.console import Console
 from safetensors.torch import load_file
 
 import peftide
 from conftest import random_sequence, write_examples
 from peftide.cli import main
-from peftide.config import TrainSettings
+from peftide.config import CompareSettings, SweepSettings, TrainSettings
+from peftide.errors import UserError
+from peftide.training.checkpoint import alone_in, unfinished_run
+from peftide.training.compare import run_compare
+from peftide.training.search import mend_journal
+from peftide.training.sweep import run_sweep
 
 # Children of one process that has imported everything and computed nothing: a new interpreter takes seconds
 FORKS = multiprocessing.get_context("forkserver")
@@ -173,3 +179,85 @@ def test_a_screen_killed_again_and_again_ends_as_one_left_in_peace(tmp_path, bun
     tables = [pd.read_parquet(folder / "o.parquet") for folder in (whole, killed)]
     pd.testing.assert_frame_equal(*tables)
     assert os.listdir(killed) == ["o.parquet"]
+
+
+def stopped_by_a_full_disk(words: list[str], folder: Path, *, most_bytes: int) -> str:
+    """What a command says that may write no larger file."""
+    said = Path(f"{folder}.said")
+    before = said.stat().st_size if said.exists() else 0
+    assert run(words, folder, most_bytes=most_bytes) == 2, said.read_text()
+    return said.read_text()[before:]
+
+
+def test_a_full_disk_stops_training_with_a_message_and_leaves_the_last_checkpoint(tmp_path, esm_folder):
+    words = ["train", *recipe(tmp_path), "--backbone", str(esm_folder), "--baselines", "none"]
+    words += ["--checkpoint-minutes", "0", "--cache-limit-gb", "0"]
+    for name in ("whole", "full"):
+        (tmp_path / name).mkdir()
+    assert run([*words, "--out", str(tmp_path / "whole")], tmp_path / "whole") == 0
+    words, full = [*words, "--out", str(tmp_path / "full")], tmp_path / "full"
+    said = stopped_by_a_full_disk(words, full, most_bytes=100_000)
+    assert "cannot write a checkpoint after step 1 " in said
+    assert "make room, and the same command goes on" in said
+    assert not (full / "run.json").exists()
+    assert run(words, full, die_at=12) == -signal.SIGKILL
+    [*_, last] = sorted((full / "checkpoints").glob("step-*"))
+    assert "cannot write a checkpoint" in stopped_by_a_full_disk(words, full, most_bytes=100_000)
+    assert last.is_dir()
+    assert run(words, full) == 0
+    assert "going on after step" in Path(f"{full}.said").read_text()
+    for name in ("head.safetensors", "adapter/adapter_model.safetensors"):
+        assert (tmp_path / "whole" / name).read_bytes() == (full / name).read_bytes()
+
+
+def test_a_full_disk_stops_a_screen_with_a_message_and_leaves_what_is_done(tmp_path, bundle):
+    command = screening(tmp_path, bundle)
+    for name in ("whole", "full"):
+        (tmp_path / name).mkdir()
+    assert run(command(tmp_path / "whole"), tmp_path / "whole") == 0
+    full = tmp_path / "full"
+    for most_bytes, what in ((50_000, "vectors-00000.parquet"), (150_000, "band-00000.parquet")):
+        said = stopped_by_a_full_disk(command(full), full, most_bytes=most_bytes)
+        assert f"{what}: cannot be written (" in said
+        assert "the same command goes on" in said
+    assert len(list(full.glob(".o.parquet.parts/vectors-*"))) == 3
+    assert run(command(full), full) == 0
+    pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / name / "o.parquet") for name in ("whole", "full")))
+
+
+@pytest.mark.parametrize(("settings", "work"), [(CompareSettings, run_compare), (SweepSettings, run_sweep)])
+def test_a_second_process_is_kept_from_the_same_folder(tmp_path, esm_folder, settings, work):
+    backbone = {"backbones": (str(esm_folder),)} if work is run_compare else {"backbone": str(esm_folder)}
+    varied = {} if work is run_compare else {"vary": ("lora_rank=1,2",)}
+    wanted = settings(**write_examples(tmp_path, "pair"), out=str(tmp_path / "out"), **backbone, **varied)
+    (tmp_path / "out").mkdir()
+    with alone_in(tmp_path / "out", what="thing"), pytest.raises(UserError, match="another process is writing this"):
+        work(wanted, Console(quiet=True))
+    assert list((tmp_path / "out").iterdir()) == []
+
+
+def test_checkpoints_of_which_nobody_knows_whose_they_are_are_not_gone_on_from(tmp_path):
+    place = tmp_path / "checkpoints" / "step-000000004"
+    place.mkdir(parents=True)
+    with unfinished_run(tmp_path, {}, interval_seconds=0, restart=False, differences=lambda kept: []):
+        assert not place.exists()
+
+
+@pytest.mark.parametrize("damage", ["{", '{"settings": {}}'])
+def test_damage_to_what_says_whose_checkpoints_they_are_is_told(tmp_path, damage):
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "run.json").write_text(damage)
+    with (
+        pytest.raises(UserError, match=r"run.json: is damaged .*--restart throws it away"),
+        unfinished_run(tmp_path, {}, interval_seconds=0, restart=False, differences=lambda kept: kept["sha256"]),
+    ):
+        pass
+
+
+def test_a_study_is_mended_where_a_killed_process_left_half_a_line_and_its_lock(tmp_path):
+    path = tmp_path / "study.log"
+    path.write_bytes(b'{"a": 1}\n{"b": 2}\n{"half')
+    path.with_name("study.log.lock").symlink_to(path)
+    mend_journal(path)
+    assert path.read_bytes() == b'{"a": 1}\n{"b": 2}\n'
+    assert os.listdir(tmp_path) == ["study.log"]

@@ -70,7 +70,7 @@ def _open_study(folder: Path, variations: Sequence[Variation], *, metric: str, s
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     path = folder / STUDY_FILE
-    _mend_journal(path)
+    mend_journal(path)
     study = optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path)))),
         study_name="sweep",
@@ -87,7 +87,7 @@ def _open_study(folder: Path, variations: Sequence[Variation], *, metric: str, s
     return study
 
 
-def _mend_journal(path: Path) -> None:
+def mend_journal(path: Path) -> None:
     """Undo what a killed process, or a full disk, left of Optuna's writing: half a line at the end, and its lock."""
     Path(f"{path}.lock").unlink(missing_ok=True)
     if path.is_file():
