@@ -23,9 +23,10 @@ from peftide.errors import UserError
 from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
 from peftide.inference.score import TOKENS_AT_ONCE
+from peftide.models.backbones import load_backbone
 from peftide.models.machine import choose_machine
 from results import Column, document, print_table, write_json
-from subjects import cut_all, load_subject
+from subjects import cut_all
 
 MAX_RESIDUES = 1022  # longer proteins are cropped, on both sides
 MANY_PAIRS = 10_000  # drawn for D-SCRIPT; time ends before they do
@@ -106,8 +107,8 @@ def row(variant: str, threads: int, seconds: float, num_pairs: int) -> dict[str,
 def embedding(sequences: list[str], arguments: argparse.Namespace, threads: int) -> dict[str, Any]:
     """What encoding all proteins takes with the shipped backbone, from a sample of them."""
     machine = choose_machine("cpu", "auto", threads)
-    backbone = load_subject(arguments.backbone, machine.device)
-    encoder = Encoder(backbone, backbone.model.to(machine.dtype).eval(), machine)
+    backbone = load_backbone(arguments.backbone, dtype=machine.dtype)
+    encoder = Encoder(backbone, backbone.model, machine)
     chosen = np.random.default_rng(1).choice(len(sequences), min(EMBEDDED_PROTEINS, len(sequences)), replace=False)
     pieces = cut_all([sequences[number] for number in chosen], backbone, max_residues=MAX_RESIDUES)
     embed_proteins(encoder, pieces[:4], token_budget=TOKENS_AT_ONCE["cpu"])
@@ -127,7 +128,7 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("data", help="FASTA or table of proteins whose lengths are taken")
-    parser.add_argument("--dscript-python", required=True, help="interpreter of an environment with the package dscript")
+    parser.add_argument("--dscript-python", required=True, help="interpreter of an environment with dscript")
     parser.add_argument("--proteins", type=int, default=20_000, help="of the proteome (%(default)s)")
     parser.add_argument("--threads", type=int, nargs="+", default=[1, 2], help="CPU threads (%(default)s)")
     parser.add_argument("--seconds", type=float, default=30, help="of each timing (%(default)s)")

@@ -165,15 +165,19 @@ def screening(folder: Path, bundle: Path) -> Callable[[Path], list[str]]:
     """A screen of 1,100 proteins: three parts of vectors and three bands."""
     proteins = folder / "proteins.fasta"
     proteins.write_text("".join(f">Q{n}\n{random_sequence(4 + n % 20, seed=n)}\n" for n in range(1100)))
-    words = [str(bundle), str(proteins), "--top-k", "3", "--cache-limit-gb", "0", "--device", "cpu"]
+    words = [str(bundle), str(proteins), "--top-k", "100", "--cache-limit-gb", "0", "--device", "cpu"]
     return lambda place: ["screen", *words, "--precision", "fp32", "--threads", "1", "--out", str(place / "o.parquet")]
 
 
 def test_a_screen_killed_again_and_again_ends_as_one_left_in_peace(tmp_path, bundle):
+    known: dict[str, int] = {}
+
     def done(folder: Path) -> dict[str, int]:
-        parts = [*folder.glob(".o.parquet.parts/band-*"), *folder.glob(".o.parquet.parts/vectors-*")]
-        is_done = (folder / "o.parquet").is_file()
-        return {} if is_done else {str(path): path.stat().st_mtime_ns for path in parts}
+        if not (folder / "o.parquet").is_file():
+            known.clear()
+            for kind in ("vectors", "band"):
+                known.update({str(p): p.stat().st_mtime_ns for p in folder.glob(f".o.parquet.parts/{kind}-*")})
+        return dict(known)
 
     whole, killed = kill_again_and_again(screening(tmp_path, bundle), tmp_path, times=4, done=done)
     tables = [pd.read_parquet(folder / "o.parquet") for folder in (whole, killed)]
@@ -210,7 +214,7 @@ def test_a_full_disk_stops_training_with_a_message_and_leaves_the_last_checkpoin
         assert (tmp_path / "whole" / name).read_bytes() == (full / name).read_bytes()
 
 
-def test_a_full_disk_stops_a_screen_with_a_message_and_leaves_what_is_done(tmp_path, bundle):
+def test_a_full_disk_stops_a_screen_with_a_message_and_leaves_what_is_done(tmp_path, bundle, capsys):
     command = screening(tmp_path, bundle)
     for name in ("whole", "full"):
         (tmp_path / name).mkdir()
@@ -221,6 +225,12 @@ def test_a_full_disk_stops_a_screen_with_a_message_and_leaves_what_is_done(tmp_p
         assert f"{what}: cannot be written (" in said
         assert "the same command goes on" in said
     assert len(list(full.glob(".o.parquet.parts/vectors-*"))) == 3
+    proteins = tmp_path / "proteins.fasta"
+    content = proteins.read_text()
+    proteins.write_text(content.replace(">Q7\n", ">Q7\nW"))
+    assert main(command(full)) == 2
+    assert "holds another screen, unfinished (proteins " in capsys.readouterr().err
+    proteins.write_text(content)
     assert run(command(full), full) == 0
     pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / name / "o.parquet") for name in ("whole", "full")))
 
