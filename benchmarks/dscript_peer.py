@@ -1,8 +1,9 @@
 """Times D-SCRIPT's interaction model, for dscript_comparison.py, in the interpreter where the package dscript is.
 
 Reads one line of JSON, {"lengths": [[N, M], ...], "seconds": S, "threads": T}, from standard input and answers with
-one: residues of the pairs that were timed, the seconds of each as the commands of dscript compute them, and the seconds
-without the projection of the two proteins, which could be done once per protein.
+one: residues of the pairs that were timed, the seconds on the wall and of the processors that each took as the commands
+of dscript compute it ("whole"), and without the projection of the two proteins, which could be done once per protein
+("projected").
 """
 
 import json
@@ -15,11 +16,11 @@ from dscript.models.interaction import DSCRIPTModel
 EMBEDDED, PROJECTED, HIDDEN, WIDTH = 6165, 100, 50, 7  # as published, and as `dscript train` has them
 
 
-def seconds_of(model: DSCRIPTModel, first: torch.Tensor, second: torch.Tensor) -> float:
-    """Wall time of one pair."""
-    started = time.perf_counter()
+def seconds_of(model: DSCRIPTModel, first: torch.Tensor, second: torch.Tensor) -> tuple[float, float]:
+    """Wall time and processor time of one pair."""
+    started, processor_started = time.perf_counter(), time.process_time()
     model.map_predict(first, second)
-    return time.perf_counter() - started
+    return time.perf_counter() - started, time.process_time() - processor_started
 
 
 @torch.no_grad()
@@ -45,7 +46,7 @@ def main() -> None:
             projected.append(seconds_projected)
         if lengths and time.perf_counter() - started > asked["seconds"]:
             break
-    print(json.dumps({"torch": torch.__version__, "lengths": lengths, "seconds": whole, "projected": projected}))
+    print(json.dumps({"torch": torch.__version__, "lengths": lengths, "whole": whole, "projected": projected}))
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from peftide.training.sweep import run_sweep
 
 # Children of one process that has imported everything and computed nothing: a new interpreter takes seconds
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["optuna", "pandas", "pytest", "peftide.training.sweep", "peftide.inference.screen"])
+FORKS.set_forkserver_preload(["optuna", "pandas", "pytest", "peftide.api", "peftide.training.compare"])
 
 CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate"}
 
@@ -109,6 +109,7 @@ def recipe(folder: Path) -> list[str]:
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_comparison_killed_again_and_again_ends_as_one_left_in_peace(tmp_path, esm_folder):
     words = [*recipe(tmp_path), "--backbones", str(esm_folder), "--methods", "head", "lora", "--seeds", "1"]
     words += ["--baselines", "none"]
@@ -118,7 +119,7 @@ def test_a_comparison_killed_again_and_again_ends_as_one_left_in_peace(tmp_path,
         return {str(path): path.stat().st_mtime_ns for path in judged}
 
     whole, killed = kill_again_and_again(
-        lambda folder: ["compare", *words, "--out", str(folder)], tmp_path, times=4, done=done
+        lambda folder: ["compare", *words, "--out", str(folder)], tmp_path, times=3, done=done
     )
     documents = [json.loads((folder / "compare.json").read_text()) for folder in (whole, killed)]
     assert same(documents[0]) == same(documents[1])
@@ -131,17 +132,16 @@ def test_a_comparison_killed_again_and_again_ends_as_one_left_in_peace(tmp_path,
         assert all(torch.equal(first[key], second[key]) for key in first)
 
 
-@pytest.mark.parametrize(
-    "how", [["--vary", "lora_rank=1,2"], ["--search", "optuna", "--trials", "4", "--vary", "lora_rank=1..8"]]
-)
-def test_a_sweep_killed_again_and_again_has_the_trials_of_one_left_in_peace(tmp_path, esm_folder, how):
-    words = [*recipe(tmp_path), "--backbone", str(esm_folder), *how]
+@pytest.mark.slow
+def test_a_search_killed_again_and_again_has_the_trials_of_one_left_in_peace(tmp_path, esm_folder):
+    words = [*recipe(tmp_path), "--backbone", str(esm_folder), "--search", "optuna", "--trials", "3"]
+    words += ["--vary", "lora_rank=1..8"]
 
     def done(folder: Path) -> dict[str, int]:
         return {str(path): path.stat().st_mtime_ns for path in folder.glob("trials/*/trial.json")}
 
     whole, killed = kill_again_and_again(
-        lambda folder: ["sweep", *words, "--out", str(folder)], tmp_path, times=4, done=done
+        lambda folder: ["sweep", *words, "--out", str(folder)], tmp_path, times=3, done=done
     )
     documents = [same(json.loads((folder / "sweep.json").read_text())) for folder in (whole, killed)]
     assert documents[0] == documents[1]
@@ -169,6 +169,7 @@ def screening(folder: Path, bundle: Path) -> Callable[[Path], list[str]]:
     return lambda place: ["screen", *words, "--precision", "fp32", "--threads", "1", "--out", str(place / "o.parquet")]
 
 
+@pytest.mark.slow
 def test_a_screen_killed_again_and_again_ends_as_one_left_in_peace(tmp_path, bundle):
     known: dict[str, int] = {}
 
@@ -179,7 +180,7 @@ def test_a_screen_killed_again_and_again_ends_as_one_left_in_peace(tmp_path, bun
                 known.update({str(p): p.stat().st_mtime_ns for p in folder.glob(f".o.parquet.parts/{kind}-*")})
         return dict(known)
 
-    whole, killed = kill_again_and_again(screening(tmp_path, bundle), tmp_path, times=4, done=done)
+    whole, killed = kill_again_and_again(screening(tmp_path, bundle), tmp_path, times=3, done=done)
     tables = [pd.read_parquet(folder / "o.parquet") for folder in (whole, killed)]
     pd.testing.assert_frame_equal(*tables)
     assert os.listdir(killed) == ["o.parquet"]
@@ -193,6 +194,7 @@ def stopped_by_a_full_disk(words: list[str], folder: Path, *, most_bytes: int) -
     return said.read_text()[before:]
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_training_with_a_message_and_leaves_the_last_checkpoint(tmp_path, esm_folder):
     words = ["train", *recipe(tmp_path), "--backbone", str(esm_folder), "--baselines", "none"]
     words += ["--checkpoint-minutes", "0", "--cache-limit-gb", "0"]
@@ -214,6 +216,7 @@ def test_a_full_disk_stops_training_with_a_message_and_leaves_the_last_checkpoin
         assert (tmp_path / "whole" / name).read_bytes() == (full / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_full_disk_stops_a_screen_with_a_message_and_leaves_what_is_done(tmp_path, bundle, capsys):
     command = screening(tmp_path, bundle)
     for name in ("whole", "full"):
