@@ -32,7 +32,7 @@ MAX_RESIDUES = 1022  # longer proteins are cropped, on both sides
 MANY_PAIRS = 10_000  # drawn for D-SCRIPT; time ends before they do
 EMBEDDED_PROTEINS = 60
 COLUMNS = (
-    Column("threads", "threads", "d"),
+    Column("threads", "threads", ".0f"),
     Column("pairs_per_second", "pairs/s", ",.4g"),
     Column("all_pairs_days", "all pairs, days", ",.4g"),
     Column("processor_days", "days of processor time", ",.4g"),
@@ -57,8 +57,8 @@ def main(words: Sequence[str]) -> dict[str, Any]:
         pairs=num_pairs, mean_residues=float(lengths_P.mean()), rows=rows,
         embedding=embedding(sequences, arguments, max(arguments.threads)),
     )  # fmt: skip
-    print_table(rows, COLUMNS)
     write_json(arguments.json, results)
+    print_table(rows, COLUMNS)
     return results
 
 
