@@ -2,6 +2,7 @@
 
 import contextlib
 import itertools
+import shutil
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet
 import pytest
 import torch
 from rich.console import Console
@@ -24,7 +26,7 @@ from peftide.inference.screen_bands import Scorer, estimating_scorer, score_band
 from peftide.inference.screen_estimate import has_fast_integers
 from peftide.inference.screen_pairs import pair_space
 from peftide.inference.screen_parts import open_parts
-from peftide.inference.screen_result import Rescoring
+from peftide.inference.screen_result import Rescoring, probabilities_of, write_result
 from peftide.inference.screen_selection import Pairs, Selection, concatenated
 from peftide.inference.screen_tiles import tile_function
 from peftide.models.bundle import load_bundle, read_run, save_bundle
@@ -279,15 +281,88 @@ def test_a_second_process_is_kept_from_the_same_screen(tmp_path):
         assert parts.num_bands() == 0
 
 
-def test_a_damaged_part_is_named(bundles, proteome, tmp_path):
-    folder = tmp_path / ".scores.parquet.parts"
-    folder.mkdir()
-    np.save(folder / "vectors-00000.npy", np.zeros((NUM_PROTEINS, 47), dtype=np.float32))
-    with pytest.raises(UserError, match=r"vectors-00000.npy: is damaged .*not float32 of \(40, 48\)"):
-        screen(bundles("mlp"), proteome)
-    (folder / "vectors-00000.npy").write_bytes(b"none")
-    with pytest.raises(UserError, match=r"vectors-00000.npy: is damaged"):
-        screen(bundles("mlp"), proteome)
+@pytest.mark.parametrize("damage", ["cut off", "altered", "empty"])
+def test_a_damaged_part_is_told_and_made_again(tmp_path, damage):
+    pairs = Pairs(np.arange(9, dtype=np.int32), np.arange(9, dtype=np.int32), np.arange(9, dtype=np.float32))
+    vectors_PD = np.random.default_rng(0).random((9, 4), dtype=np.float32)
+    with open_parts(tmp_path / "scores.parquet", {}) as parts:
+        parts.write_vectors(0, vectors_PD)
+        for number in range(3):
+            parts.write_band(number, pairs)
+        for name in ("vectors-00000.parquet", "band-00001.parquet"):
+            path = parts.folder / name
+            content = path.read_bytes()
+            place = content.index((vectors_PD if "vectors" in name else pairs.logits)[3].tobytes())
+            altered = content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
+            path.write_bytes({"cut off": content[:-9], "altered": altered, "empty": b""}[damage])
+        with pytest.raises(UserError, match=r"vectors-00000.parquet: was damaged .*the same command makes it again"):
+            parts.read_vectors(0, shape=(9, 4))
+        assert parts.read_vectors(0, shape=(9, 4)) is None
+        with pytest.raises(UserError, match=r"band-00001.parquet: was damaged .*is removed; the same command makes"):
+            list(parts.read_bands())
+        assert parts.num_bands() == 1
+
+
+def test_parts_whose_removal_was_cut_short_are_not_those_of_another_screen(tmp_path, monkeypatch):
+    nothing = Pairs(np.empty(0, np.int32), np.empty(0, np.int32), np.empty(0, np.float32))
+    out = tmp_path / "scores.parquet"
+    with open_parts(out, {"top_k": 3}) as parts:
+        parts.write_band(0, nothing)
+
+    def killed_after_the_manifest(folder, **options):
+        (Path(folder) / "manifest.json").unlink(missing_ok=True)
+        raise EndedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", killed_after_the_manifest)
+        with contextlib.suppress(EndedError):
+            parts.remove()
+    with open_parts(out, {"top_k": 5}) as parts:
+        assert parts.num_bands() == 0
+    parts.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_score_that_is_not_a_number_ends_the_screen(bundles, proteome, tmp_path):
+    model, run = load_bundle(Path(bundles("mlp")), dtype=torch.float32), read_run(Path(bundles("mlp")))
+    model.head.layers[1].weight *= 1e30
+    model.head.layers[-1].weight *= 1e30
+    save_bundle(tmp_path / "broken", model, {name: run[name] for name in ("settings", "data")})
+    for options in ({"top_k": 3}, {"min_probability": 0.2}, {}):
+        with pytest.raises(UserError, match="a pair's score is not a number"):
+            screen(str(tmp_path / "broken"), proteome, **options)
+        shutil.rmtree(tmp_path / ".scores.parquet.parts")
+
+
+def test_many_pairs_of_long_names_are_written_a_group_at_a_time(tmp_path, monkeypatch):
+    monkeypatch.setattr("peftide.inference.screen_result.ROWS_IN_GROUP", 1000)
+    names, number = (f"{'x' * 1000}a", f"{'x' * 1000}b"), 2500
+    pairs = Pairs(np.zeros(number, np.int32), np.ones(number, np.int32), np.linspace(-3, 3, number, dtype=np.float32))
+    written = write_result(
+        tmp_path / "scores.parquet", [(pairs, None)], ids=names, min_probability=0.5, with_rank=False, within=tmp_path,
+        probabilities=lambda logits: probabilities_of(logits, None),
+    )  # fmt: skip
+    file = pyarrow.parquet.ParquetFile(tmp_path / "scores.parquet")
+    assert written == 1250
+    assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [750, 500]
+    assert file.read()["protein_b"].unique().to_pylist() == [names[1]]
+
+
+@needs_fast_integers
+def test_a_protein_unlike_all_others_is_in_the_right_lists_too(bundles):
+    head = load_bundle(Path(bundles("wide")), dtype=torch.float32).head
+    vectors_PD = head.center_D + head.scale_D * torch.randn(900, 48, generator=torch.Generator().manual_seed(5))
+    unlike = torch.arange(0, 900, 180)
+    vectors_PD[unlike, unlike % 48] = head.center_D[unlike % 48] + 60 * head.scale_D[unlike % 48]
+    space, _ = pair_space(Proteins((*map(str, range(900)),), ("M",) * 900), None, self_pairs=False, both_orders=True)
+    everything = slice(0, 900)
+    with ThreadPoolExecutor(1) as pool:
+        exact = tile_function(head, vectors_PD)
+        scorer = estimating_scorer(head, vectors_PD, space, Rescoring(exact, pool))
+        found, expected = torch.empty(2, 900, 900)
+        scorer.fill(everything, everything, found)
+        exact(everything, everything, expected)
+    assert float((found - expected).abs().triu(1).max()) < scorer.margin / 2 < float(expected.std()) / 2
 
 
 @pytest.mark.parametrize(

@@ -94,9 +94,12 @@ def test_an_estimate_is_close_to_the_head():
 def test_the_trial_has_the_pairs_of_the_highest_estimates():
     head = make_head("mlp", weight_scale=4)
     estimate = estimated_tiles(head, make_vectors())
-    rows, columns = range(100, 130), range(20, NUM_PROTEINS)
-    pairs = trial_pairs(estimate, rows=rows, columns=columns)
-    everything = filled(estimate, slice(100, 130), slice(20, NUM_PROTEINS))
+    pairs = trial_pairs(estimate, coarse_R=np.ones(30), columns=range(20, NUM_PROTEINS))
+    everything = filled(estimate, slice(0, 30), slice(20, NUM_PROTEINS))
     assert len(pairs) == everything.numel()
     assert pairs.logits.max() == float(everything.max())
-    assert np.array_equal(everything[pairs.rows - 100, pairs.columns - 20].numpy(), pairs.logits)
+    assert np.array_equal(everything[pairs.rows, pairs.columns - 20].numpy(), pairs.logits)
+    coarse_R = np.random.default_rng(0).random(200)
+    tried = set(trial_pairs(estimate, coarse_R=coarse_R, columns=range(20, NUM_PROTEINS)).rows.tolist())
+    assert len(tried) == 64
+    assert tried >= set(np.argsort(coarse_R)[-32:].tolist())

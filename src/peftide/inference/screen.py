@@ -184,7 +184,7 @@ def _vectors(
     """Vectors (P, D) on the device, each different protein encoded once, kept in parts on the way."""
     pieces = model.pieces(table)
     keys = [embedding_key(protein) for protein in pieces]
-    by_key = dict(zip(keys, pieces, strict=True))
+    by_key, name_of = dict(zip(keys, pieces, strict=True)), dict(zip(keys, table.ids, strict=True))
     order = sorted(by_key, key=lambda key: (-by_key[key].num_tokens, key))
     chosen = [by_key[key] for key in order]
     found = [np.zeros((0, encoder.backbone.width), dtype=np.float32)]
@@ -198,17 +198,21 @@ def _vectors(
             vectors_PD = parts.read_vectors(number, shape=(len(some), encoder.backbone.width))
             if vectors_PD is None:
                 vectors_PD = embed_proteins(encoder, some, token_budget=token_budget, store=store, advance=advance)
+                _check_finite(vectors_PD, [name_of[key] for key in order[start : start + len(some)]])
                 parts.write_vectors(number, vectors_PD)
             else:
                 advance(sum(protein.num_residues for protein in some))
             found.append(vectors_PD)
     row_of = {key: row for row, key in enumerate(order)}
     vectors_PD = np.concatenate(found)[[row_of[key] for key in keys]]
+    return torch.from_numpy(vectors_PD).to(encoder.machine.device)
+
+
+def _check_finite(vectors_PD: np.ndarray, names: list[str]) -> None:
+    """Raise UserError where a vector is not finite: a pair with it would have no score."""
     broken = np.flatnonzero(~np.isfinite(vectors_PD).all(axis=1))
     if len(broken):
-        name = table.ids[broken[0]]
-        raise UserError(f"{name!r}: its vector is not finite ({len(broken)} such proteins); try --precision fp32")
-    return torch.from_numpy(vectors_PD).to(encoder.machine.device)
+        raise UserError(f"{names[broken[0]]!r}: its vector is not finite ({len(broken)} such); try --precision fp32")
 
 
 def _selection(model: PropertyModel, space: PairSpace, scorer: Scorer, settings: ScreenSettings) -> Selection:
@@ -239,16 +243,17 @@ def _write(
     """Write the result from the parts and return its number of rows."""
     kept = (selection.still_kept(pairs) for pairs in parts.read_bands())
     exact = kept if rescoring is None else map(rescoring, kept)
-    ranked = None
+    rows = ((pairs, None) for pairs in exact)
     if settings.top_k is not None:
-        ranked = ranked_rows(exact, top_k=settings.top_k, is_symmetric=space.is_symmetric)
+        rows = [ranked_rows(exact, top_k=settings.top_k, is_symmetric=space.is_symmetric)]
     return write_result(
         out,
-        ((pairs, None) for pairs in exact) if ranked is None else ranked,
+        rows,
         ids=table.ids,
         probabilities=lambda logits: probabilities_of(logits, model.calibration),
         min_probability=settings.min_probability or 0.0,
-        with_rank=ranked is not None,
+        with_rank=settings.top_k is not None,
+        within=parts.folder,
     )
 
 

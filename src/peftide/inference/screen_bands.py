@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from peftide.inference.screen_estimate import EstimateFunction, estimated_tiles, trial_pairs
+from peftide.errors import UserError
+from peftide.inference.screen_estimate import EstimateFunction, coarseness, estimated_tiles, trial_pairs
 from peftide.inference.screen_pairs import PairSpace
 from peftide.inference.screen_parts import Parts
 from peftide.inference.screen_result import Rescoring
@@ -21,6 +22,8 @@ from peftide.models.heads import Head
 # A pair is looked at again where its estimate is at most this times the largest error seen in a trial below what it
 # takes to be in the result.
 ERROR_MARGIN = 3
+# A protein whose estimates would be coarser than the median by more than this is scored exactly against all others.
+MOST_COARSE = 4
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,18 @@ class Scorer:
 
 def estimating_scorer(head: Head, vectors_PD: Tensor, space: PairSpace, rescoring: Rescoring) -> Scorer:
     """Fast estimates of the logits of an mlp head on a CPU, and the margin that they need, from a trial."""
-    fill = estimated_tiles(head, vectors_PD)
-    rows, columns = range(space.num_rows), range(space.first_column, space.num_proteins)
-    rescoring(trial_pairs(fill, rows=rows, columns=columns))
+    estimate, coarse_P = estimated_tiles(head, vectors_PD), coarseness(head, vectors_PD)
+    is_too_coarse_P = coarse_P > MOST_COARSE * coarse_P.median()
+
+    def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
+        estimate(rows, columns, out_RC)
+        for number in is_too_coarse_P[rows].nonzero()[:, 0].tolist():
+            row = rows.start + number
+            rescoring.exact(slice(row, row + 1), columns, out_RC[number : number + 1])
+
+    columns = range(space.first_column, space.num_proteins)
+    coarse_R = coarse_P.masked_fill(is_too_coarse_P, 0)[: space.num_rows]
+    rescoring(trial_pairs(fill, coarse_R=coarse_R.numpy(), columns=columns))
     return Scorer(fill, ERROR_MARGIN * rescoring.largest_error, vectors_PD.device)
 
 
@@ -63,6 +75,8 @@ def score_bands(
         for done in as_completed(_fill(pool, space, scorer.fill, rows, columns, scores_RC)):
             advance(space.num_pairs_of(rows, columns) * done.result() / len(scores_RC))
         space.leave_out(scores_RC, rows, columns)
+        if bool(scores_RC.isnan().any()):
+            raise UserError("a pair's score is not a number: the weights of the head are too large; train it again")
         parts.write_band(number, selection.take_band(scores_RC, rows=rows, columns=columns, pool=pool))
 
 

@@ -1,10 +1,11 @@
 """The folder of an unfinished screen, beside its result: what is done stays done when the process is killed.
 
-manifest.json       what is screened, with what, and how: only the same command goes on
-vectors-NNNNN.npy   vectors of proteins, in order of falling length
-band-NNNNN.parquet  pairs of one band of rows that may be in the result
+manifest.json          what is screened, with what, and how: only the same command goes on
+vectors-NNNNN.parquet  vectors of proteins, in order of falling length
+band-NNNNN.parquet     pairs of one band of rows that may be in the result
 """
 
+import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
 
-from peftide.inference.parts_folder import parts_folder, read_part, write_part
+from peftide.errors import UserError
+from peftide.inference.parts_folder import parts_folder, write_part
 from peftide.inference.screen_selection import Pairs
 
 
@@ -34,45 +36,54 @@ class Parts:
 
     def write_band(self, number: int, pairs: Pairs) -> None:
         """Keep the pairs of a band; from then on it is done."""
-        table = pa.table({"row": pairs.rows, "column": pairs.columns, "logit": pairs.logits})
-        write_part(self._band(number), lambda path: pyarrow.parquet.write_table(table, path))
+        _write_table(self._band(number), {"row": pairs.rows, "column": pairs.columns, "logit": pairs.logits})
 
     def read_bands(self) -> Iterator[Pairs]:
         """The pairs of each band that is done, in order."""
         for number in range(self.num_bands()):
-            table = read_part(self._band(number), pyarrow.parquet.read_table)
+            table = _read_table(self._band(number))
             yield Pairs(*(table[name].to_numpy().copy() for name in ("row", "column", "logit")))
 
     def read_vectors(self, number: int, *, shape: tuple[int, int]) -> np.ndarray | None:
         """A part of the vectors, which must have this shape; None where it is not there yet."""
-
-        def load(path: Path) -> np.ndarray:
-            vectors_PD = np.load(path, mmap_mode="r", allow_pickle=False)
-            if vectors_PD.shape != shape or vectors_PD.dtype != np.float32:
-                raise ValueError(f"{vectors_PD.dtype} of shape {vectors_PD.shape}, not float32 of {shape}")
-            return np.array(vectors_PD)
-
         path = self._vectors(number)
-        return read_part(path, load) if path.is_file() else None
+        return _read_table(path)["value"].to_numpy().reshape(shape) if path.is_file() else None
 
     def write_vectors(self, number: int, vectors_PD: np.ndarray) -> None:
         """Keep a part of the vectors."""
-
-        def save(path: Path) -> None:
-            with path.open("wb") as file:
-                np.save(file, vectors_PD, allow_pickle=False)
-
-        write_part(self._vectors(number), save)
+        _write_table(self._vectors(number), {"value": vectors_PD.ravel()})
 
     def remove(self) -> None:
-        """Remove the folder, once the result is written and `open_parts` has let go of it."""
-        shutil.rmtree(self.folder)
+        """Remove the folder, once the result is written and `open_parts` has let go of it.
+
+        It gets another name first: parts whose manifest was removed before them could be taken for another screen's.
+        """
+        done = self.folder.with_name(f"{self.folder.name}.done")
+        shutil.rmtree(done, ignore_errors=True)  # of a process that was killed just here
+        os.replace(self.folder, done)
+        shutil.rmtree(done)
 
     def _band(self, number: int) -> Path:
         return self.folder / f"band-{number:05d}.parquet"
 
     def _vectors(self, number: int) -> Path:
-        return self.folder / f"vectors-{number:05d}.npy"
+        return self.folder / f"vectors-{number:05d}.parquet"
+
+
+def _write_table(path: Path, columns: dict[str, np.ndarray]) -> None:
+    table = pa.table(columns)
+    write_part(path, lambda fresh: pyarrow.parquet.write_table(table, fresh, write_page_checksum=True))
+
+
+def _read_table(path: Path) -> pa.Table:
+    """A part that is there; UserError where it is not what was written, and then it is removed."""
+    try:
+        return pyarrow.parquet.read_table(path, page_checksum_verification=True)
+    except (OSError, pa.ArrowException) as error:
+        path.unlink(missing_ok=True)
+        raise UserError(
+            f"{path}: was damaged ({error}) and is removed; the same command makes it again and goes on"
+        ) from error
 
 
 @contextmanager

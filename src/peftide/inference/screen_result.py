@@ -18,18 +18,21 @@ from peftide.inference.screen_selection import Pairs, TopPairs
 from peftide.inference.screen_tiles import TileFunction
 
 ROWS_IN_GROUP = 1 << 20  # of a Parquet row group
+PAIRS_AT_ONCE = 1 << 16  # of one row, whose partners' vectors are gathered to be scored again
 
 
 class Rescoring:
     """Exact logits in the place of estimates; remembers by how much those were wrong."""
 
     def __init__(self, exact: TileFunction, pool: Executor) -> None:
-        self._exact, self._pool = exact, pool
+        self.exact, self._pool = exact, pool
         self.largest_error = 0.0
 
     def __call__(self, pairs: Pairs) -> Pairs:
         """The same pairs, which are in the order of their rows, with the logits of the head."""
-        starts = np.flatnonzero(np.diff(pairs.rows, prepend=-1))
+        is_start = np.diff(pairs.rows, prepend=-1) != 0
+        is_start[::PAIRS_AT_ONCE] = True
+        starts = np.flatnonzero(is_start)
         found = self._pool.map(self._of_row, pairs.rows[starts], np.split(pairs.columns, starts[1:]))
         logits = np.concatenate([pairs.logits[:0], *found])
         self.largest_error = max(self.largest_error, float(np.abs(logits - pairs.logits).max(initial=0)))
@@ -37,7 +40,7 @@ class Rescoring:
 
     def _of_row(self, row: int, columns: np.ndarray) -> np.ndarray:
         logits_1C = torch.empty(1, len(columns))
-        self._exact(slice(row, row + 1), torch.from_numpy(columns).long(), logits_1C)
+        self.exact(slice(row, row + 1), torch.from_numpy(columns).long(), logits_1C)
         return logits_1C[0].numpy()
 
 
@@ -67,15 +70,20 @@ def least_logit(probability: float, calibration: Calibration | None) -> float:
     return low - 1e-5
 
 
-def ranked_rows(kept: Iterable[Pairs], *, top_k: int, is_symmetric: bool) -> Iterator[tuple[Pairs, np.ndarray]]:
+def ranked_rows(kept: Iterable[Pairs], *, top_k: int, is_symmetric: bool) -> tuple[Pairs, np.ndarray]:
     """The best pairs of each protein with their ranks from 1, best first, the row's protein being whose list it is."""
     top = TopPairs(top_k)
     for pairs in kept:
         top.add(pairs, is_symmetric=is_symmetric)
-    best, ranks = top.ranked()
-    for start in range(0, len(best), ROWS_IN_GROUP):
-        part = np.arange(start, min(start + ROWS_IN_GROUP, len(best)))
-        yield best.where(part), ranks[part]
+    return top.ranked()
+
+
+def in_groups(rows: Iterable[tuple[Pairs, np.ndarray | None]]) -> Iterator[tuple[Pairs, np.ndarray | None]]:
+    """The same rows, at most so many at once that their names fit in memory."""
+    for pairs, ranks in rows:
+        for start in range(0, len(pairs), ROWS_IN_GROUP):
+            part = np.arange(start, min(start + ROWS_IN_GROUP, len(pairs)))
+            yield pairs.where(part), None if ranks is None else ranks[part]
 
 
 def write_result(
@@ -86,21 +94,25 @@ def write_result(
     probabilities: Callable[[np.ndarray], np.ndarray],
     min_probability: float,
     with_rank: bool,
+    within: Path,
 ) -> int:
     """Write pairs and ranks, those of at least `min_probability`, and return how many; the file appears whole or not.
 
-    Columns protein_a, protein_b, probability (float32) and, `with_rank`, rank.
+    Columns protein_a, protein_b, probability (float32) and, `with_rank`, rank. within: folder on the same disk, of this
+    screen alone, to write in until then.
     """
     names = pa.array(ids, pa.string())
     fields = [("protein_a", pa.string()), ("protein_b", pa.string()), ("probability", pa.float32())]
     schema = pa.schema([*fields, ("rank", pa.int32())] if with_rank else fields)
-    fresh = out.with_name(f".{out.name}.{os.getpid()}.new")
+    fresh = within / "result"
     num_written = 0
     try:
         with pyarrow.parquet.ParquetWriter(fresh, schema) as writer:
-            for pairs, ranks in rows:
+            for pairs, ranks in in_groups(rows):
                 found = probabilities(pairs.logits)
                 is_likely = found >= min_probability
+                if not is_likely.any():
+                    continue
                 columns = [names.take(pa.array(pairs.rows[is_likely])), names.take(pa.array(pairs.columns[is_likely]))]
                 columns.append(pa.array(found[is_likely].astype(np.float32)))
                 if ranks is not None:

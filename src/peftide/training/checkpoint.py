@@ -31,6 +31,7 @@ FOLDER = "checkpoints"
 TENSORS, DIGEST, STATE_KEY = "state.safetensors", "sha256", "peftide"
 NAME = re.compile(r"step-(\d{9})")
 NUM_KEPT = 2
+LEFTOVER = re.compile(r"\..+\.(\d+\.new|[0-9a-f]{8}\.part)")  # the name of a file or folder while it is written
 
 Say = Callable[[str], None]
 
@@ -145,18 +146,11 @@ def unfinished_run(
     Raises UserError where another process works in the folder, or an unfinished run there is another one.
     """
     place = folder / FOLDER
-    lock = FileLock(folder.with_name(f".{folder.name}.lock"), timeout=0)  # beside it: a bundle is to be sent away
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise UserError(
-            f"--out {folder}: another process is writing this run now; wait for it, or choose another folder"
-        ) from error
-    try:
-        if restart:
+    known = place / "run.json"
+    with alone_in(folder, what="run"):
+        if restart or not known.is_file():  # without it, whose checkpoints these are is not known
             shutil.rmtree(place, ignore_errors=True)
-        known = place / "run.json"
-        if known.is_file() and (found := differences(json.loads(known.read_text("utf-8")))):
+        if known.is_file() and (found := _compared(known, differences)):
             raise UserError(
                 f"--out {folder}: an unfinished run of other settings is there ({'; '.join(found)}); use those to go "
                 "on with it, --restart to throw it away, or another folder"
@@ -164,6 +158,48 @@ def unfinished_run(
         place.mkdir(parents=True, exist_ok=True)
         write_json(known, identity)
         yield Checkpoints(place, interval_seconds=interval_seconds)
-        shutil.rmtree(place)
+        remove_checkpoints(folder)
+
+
+def _compared(known: Path, differences: Callable[[dict[str, Any]], list[str]]) -> list[str]:
+    try:
+        return differences(json.loads(known.read_text("utf-8")))
+    except (ValueError, KeyError, TypeError) as error:
+        raise UserError(
+            f"{known}: is damaged ({error}), so nobody can tell what unfinished run this is; --restart throws it away"
+        ) from error
+
+
+def remove_checkpoints(folder: Path) -> None:
+    """Remove the checkpoints of a run that has ended, first what says whose they are: then nobody goes on from them."""
+    place = folder / FOLDER
+    (place / "run.json").unlink(missing_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+
+
+@contextmanager
+def alone_in(folder: Path, *, what: str) -> Iterator[None]:
+    """Keep other processes from the same `folder`, and remove what one that was killed was about to write in it.
+
+    what: a word for the work ("run"). Raises UserError where another process is at work there.
+    """
+    place = folder.resolve()
+    lock = FileLock(place.with_name(f".{place.name}.lock"), timeout=0)  # beside it: a bundle is to be sent away
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise UserError(
+            f"--out {folder}: another process is writing this {what} now; wait for it, or choose another folder"
+        ) from error
+    try:
+        remove_leftovers(folder)
+        yield
     finally:
         lock.release()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove files and folders that a killed process had begun to write; no other process may be at work here."""
+    for path in folder.iterdir() if folder.is_dir() else []:
+        if LEFTOVER.fullmatch(path.name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

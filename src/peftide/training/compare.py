@@ -28,6 +28,7 @@ from peftide.report.compare_page import compare_page
 from peftide.report.facts import RunFacts, read_facts
 from peftide.report.page import write_page
 from peftide.report.predictions import read_predictions
+from peftide.training.checkpoint import alone_in, remove_checkpoints, remove_leftovers
 from peftide.training.compare_table import comparison_columns, cost_table, quality_table
 from peftide.training.examples import Examples, data_digests, read_examples
 from peftide.training.loop import INTERRUPTED
@@ -48,6 +49,13 @@ def run_compare(settings: CompareSettings, console: Console) -> MethodComparison
     folder = Path(settings.out)
     for backbone in settings.backbones:
         make_folder(settings.out, backbone)
+    with alone_in(folder, what="comparison"):
+        return _compare(settings, planned, folder, console)
+
+
+def _compare(
+    settings: CompareSettings, planned: Sequence[TrainSettings], folder: Path, console: Console
+) -> MethodComparison:
     examples = read_examples(planned[0], console)
     metric = schedule_of(planned[0], examples.dataset).metric
     check_measurable(examples.dataset.part("test"), metric)
@@ -135,6 +143,8 @@ def _train_missing(
         what = f"{settings.method} on {settings.backbone}, seed {settings.seed} ({number} of {len(planned)})"
         if _finished(Path(settings.out)) is not None:
             console.print(f"{what}: finished earlier, in {settings.out}", highlight=False)
+            remove_checkpoints(Path(settings.out))  # where the process was killed at its very end
+            remove_leftovers(Path(settings.out))
             num_done += 1
             continue
         console.rule(what)

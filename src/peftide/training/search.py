@@ -1,8 +1,11 @@
 """The combinations that a sweep tries, in order: a full grid, or Optuna's choice from what came of earlier ones."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from peftide.config.vary import Choices, Variation, combinations
 from peftide.errors import UserError
@@ -41,47 +44,73 @@ def search_optuna(
         values = {one.name: _value(one, done.params[one.name]) for one in variations}
         attempt(values, lambda epoch, value: False, f"trial {number} of {num_trials}")
     while (number := len(_done(study))) < num_trials:
+        study.sampler = _sampler(seed, number)
         asked = study.ask()
         values = {one.name: _value(one, _suggest(asked, one)) for one in variations}
+        reported: set[int] = set()
 
-        def judge(epoch: int, value: float, asked: "optuna.trial.Trial" = asked) -> bool:
+        def judge(epoch: int, value: float, asked: "optuna.trial.Trial" = asked, reported: set[int] = reported) -> bool:
             asked.report(value, step=epoch)
+            reported.add(epoch)
             return asked.should_prune()
 
         trial = attempt(values, judge, f"trial {number + 1} of {num_trials}")
+        for row in trial.history:  # of a trial that was known already
+            if row["epoch"] not in reported:
+                asked.report(row[metric], step=int(row["epoch"]))
         _tell(study, asked, trial)
 
 
 def _open_study(folder: Path, variations: Sequence[Variation], *, metric: str, seed: int) -> "optuna.Study":
-    """The study in the folder, new or continued; a trial that was cut off is queued again."""
+    """The study in the folder, new or continued; trials that were cut off have failed. No other process may use it."""
     import optuna  # here, because no other command needs it
     from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
+    from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
     from optuna.trial import TrialState
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    path = folder / STUDY_FILE
+    mend_journal(path)
     study = optuna.create_study(
-        storage=JournalStorage(JournalFileBackend(str(folder / STUDY_FILE))),
+        storage=JournalStorage(JournalFileBackend(str(path), JournalFileOpenLock(str(path)))),
         study_name="sweep",
         load_if_exists=True,
         direction="maximize" if higher_is_better(metric) else "minimize",
         pruner=optuna.pruners.MedianPruner(n_startup_trials=STARTUP_TRIALS, n_warmup_steps=WARMUP_EPOCHS + 1),
     )
-    known = len(study.get_trials(deepcopy=False))
-    study.sampler = optuna.samplers.TPESampler(seed=seed + known)  # its state is not stored; not the same draws again
     space = [repr(one) for one in variations]
     if study.user_attrs.setdefault("vary", space) != space:
         raise UserError(f"{folder}: an earlier search here varied other settings or values; give another --out")
     study.set_user_attr("vary", space)
     for cut_off in study.get_trials(states=(TrialState.RUNNING,)):
         study.tell(cut_off.number, state=TrialState.FAIL)
-        study.enqueue_trial(cut_off.params)
     return study
+
+
+def mend_journal(path: Path) -> None:
+    """Undo what a killed process, or a full disk, left of Optuna's writing: half a line at the end, and its lock."""
+    Path(f"{path}.lock").unlink(missing_ok=True)
+    if path.is_file():
+        content = path.read_bytes()
+        os.truncate(path, content.rfind(b"\n") + 1)
+
+
+def _sampler(seed: int, number: int) -> "optuna.samplers.TPESampler":
+    """The sampler of a trial: what it draws follows from the trials before, however often the search was cut off."""
+    import optuna
+
+    return optuna.samplers.TPESampler(seed=int(np.random.SeedSequence([seed, number]).generate_state(1)[0]))
 
 
 def _done(study: "optuna.Study") -> list["optuna.trial.FrozenTrial"]:
     """Trials that came to an end of their own; those that were cut off are made again."""
-    return [trial for trial in study.get_trials(deepcopy=False) if "state" in trial.user_attrs]
+    from optuna.trial import TrialState
+
+    return [
+        trial
+        for trial in study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED, TrialState.FAIL))
+        if trial.state != TrialState.FAIL or trial.user_attrs.get("state") == "failed"
+    ]
 
 
 def _value(one: Variation, suggested: Any) -> Any:

@@ -17,6 +17,7 @@ from peftide.models.machine import choose_machine, describe
 from peftide.records import SPLITS, UNUSED, Dataset, Proteins
 from peftide.report.page import write_page
 from peftide.report.sweep_page import sweep_page
+from peftide.training.checkpoint import alone_in
 from peftide.training.examples import data_digests, read_examples
 from peftide.training.plan_table import duration
 from peftide.training.resident import quick_collections
@@ -80,6 +81,11 @@ def run_sweep(settings: SweepSettings, console: Console) -> SweepResult:
     trained on, for trials in the folder that were made otherwise, and where every trial fails.
     """
     folder = make_folder(settings.out, settings.backbone)
+    with alone_in(folder, what="sweep"):
+        return _sweep(settings, folder, console)
+
+
+def _sweep(settings: SweepSettings, folder: Path, console: Console) -> SweepResult:
     variations, problems = read_variations(varied(settings))
     raise_problems("--vary cannot be used", problems)
     base = trial_settings(settings, {}, out=settings.out)

@@ -18,6 +18,7 @@ from peftide.models.bundle import save_bundle
 from peftide.models.machine import Machine, describe, peak_memory_bytes
 from peftide.records import Dataset
 from peftide.report.reading import read_as
+from peftide.training.checkpoint import remove_leftovers
 from peftide.training.loop import INTERRUPTED
 from peftide.training.resident import give_back, keep_freed, start_peak
 from peftide.training.resume import NO_MATTER, as_json
@@ -85,6 +86,7 @@ def run_trial(
     """
     folder = trial_folder(bench.folder, settings)
     folder.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(folder)
     try:
         trial = _train(bench, settings, values, after_epoch=after_epoch, judge=judge)
     except (UserError, torch.OutOfMemoryError) as error:
