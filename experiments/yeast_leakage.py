@@ -71,7 +71,8 @@ def run(source: Path, name: str, folder: Path, *, seeds: int, threads: int | Non
     done = peftide.compare(
         CompareSettings(
             data=str(folder / f"{name}.csv"), sequences=str(source / "sequences.tsv.gz"), methods=("head",),
-            seeds=seeds, audit="full", baselines="quick", allow_self_pairs=True, out=str(folder / name), threads=threads,
+            seeds=seeds, audit="full", baselines="quick", allow_self_pairs=True, out=str(folder / name),
+            threads=threads,
         )
     )  # fmt: skip
     facts = [read_facts(Path(run.folder)) for run in done.runs]
