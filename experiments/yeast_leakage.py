@@ -90,7 +90,7 @@ def run(source: Path, name: str, folder: Path, *, seeds: int, threads: int | Non
 
 def draw(found: dict[str, dict], path: Path) -> None:
     """Test AUROC by split: the model beside what knows no biology."""
-    figure, axes = plt.subplots(figsize=(8, 3.6), layout="constrained")
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     rows = ["head", *SHOWN]
     colors = [SERIES[0], SERIES[1], "#e8a25f", SERIES[2]]
     for place, (row, color) in enumerate(zip(rows, colors, strict=True)):
@@ -107,7 +107,7 @@ def draw(found: dict[str, dict], path: Path) -> None:
     axes.set_ylabel("test AUROC")
     axes.set_ylim(0.45, 1.0)
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8, loc="upper right")
+    figure.legend(frameon=False, fontsize=8, loc="outside upper center", ncols=2)
     figure.savefig(path, dpi=160)
 
 

@@ -89,7 +89,8 @@ def _open_study(folder: Path, variations: Sequence[Variation], *, metric: str, s
 
 def mend_journal(path: Path) -> None:
     """Undo what a killed process, or a full disk, left of Optuna's writing: half a line at the end, and its lock."""
-    Path(f"{path}.lock").unlink(missing_ok=True)
+    for lock in path.parent.glob(f"{path.name}.lock*"):  # under another name while it is let go
+        lock.unlink()
     if path.is_file():
         content = path.read_bytes()
         os.truncate(path, content.rfind(b"\n") + 1)
