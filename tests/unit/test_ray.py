@@ -21,7 +21,7 @@ needs_ray = pytest.mark.skipif(
 # the worker that has it; every portion that is begun is written down.
 PROGRAM = """
 import io, os, signal, sys
-from functools import partial
+from pathlib import Path
 import ray
 from rich.console import Console
 from peftide.config import EmbedSettings
