@@ -191,5 +191,6 @@ def _as_user_error(exceptions: Any, address: str) -> Iterator[None]:
         raise
     except exceptions.RayError as error:
         raise UserError(
-            f"--ray {address}: the cluster was lost, or a portion with {TRIES_AFTER_LOSS + 1} workers ({error}); where memory is the reason, lower --token-budget; the same command goes on"
+            f"--ray {address}: the cluster was lost, or a portion with {TRIES_AFTER_LOSS + 1} workers ({error}); "
+            "where memory is the reason, lower --token-budget; the same command goes on"
         ) from error
