@@ -33,12 +33,12 @@ FLAGS = {
     "compare": f"{TRAINING_FLAGS} --baselines --out --backbones --methods --seeds",
     "sweep": f"{TRAINING_FLAGS} --out --backbone --method --vary --search --trials --keep-bundles",
     "evaluate": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out --split",
-    "predict": f"{TABLE_FLAGS} {MACHINE_FLAGS} --out --threshold --min-confidence",
-    "screen": f"""{MACHINE_FLAGS} --out --against --top-k --min-probability --self-pairs --exact --column-id
+    "predict": f"{TABLE_FLAGS} {MACHINE_FLAGS} --ray --out --threshold --min-confidence",
+    "screen": f"""{MACHINE_FLAGS} --ray --out --against --top-k --min-probability --self-pairs --exact --column-id
         --column-sequence""",
     "report": "--out",
     "doctor": f"{MACHINE_FLAGS} --bundle --backbone",
-    "embed": f"""{MACHINE_FLAGS} --out --backbone --bundle --per-residue --pooling --column-id --column-sequence
+    "embed": f"""{MACHINE_FLAGS} --ray --out --backbone --bundle --per-residue --pooling --column-id --column-sequence
         --max-residues --long-proteins""",
 }
 

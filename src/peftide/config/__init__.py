@@ -3,6 +3,7 @@
 from peftide.config.checks import check_settings
 from peftide.config.commands import (
     AuditSettings,
+    ClusterSettings,
     CompareSettings,
     CostSettings,
     DataSettings,
@@ -34,6 +35,7 @@ from peftide.config.sizes import gibibytes, parse_size
 
 __all__ = [
     "AuditSettings",
+    "ClusterSettings",
     "CompareSettings",
     "CostSettings",
     "DataSettings",

@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 
 from peftide.config.commands import (
+    ClusterSettings,
     CompareSettings,
     CostSettings,
     DataSettings,
@@ -50,6 +51,8 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
     """Settings, each of a right type and in its range, that cannot be used, or not beside the others."""
     if isinstance(settings, MachineSettings) and not DEVICE.fullmatch(settings.device):
         yield "device", f"must be auto, cpu, mps, cuda or cuda:N, not {settings.device!r}"
+    if isinstance(settings, ClusterSettings) and settings.ray is not None and settings.device.startswith("cuda:"):
+        yield "device", f"must be cuda beside ray, which gives each worker its own GPU, not {settings.device!r}"
     if isinstance(settings, DataSettings) and settings.task == "symmetry" and settings.target not in SYMMETRY_TARGETS:
         yield "target", f"must be auto or multilabel where task is symmetry, not {settings.target!r}"
     if isinstance(settings, FractionSettings) and settings.val_fraction + settings.test_fraction >= 1:
@@ -89,6 +92,9 @@ def without_effect(settings: Settings) -> Iterator[Finding]:
     """Settings that a command would ignore, whatever their values, and why."""
     if isinstance(settings, MachineSettings) and settings.cache_limit_gb == 0:
         yield "cache_dir", "cache_limit_gb is 0, so there is no cache"
+    if isinstance(settings, ClusterSettings) and settings.ray is not None:
+        for name in ("cache_dir", "cache_limit_gb"):
+            yield name, "ray is given, and its workers keep no cache"
     if isinstance(settings, EmbedSettings):
         yield from _embed_without_effect(settings)
     if isinstance(settings, DoctorSettings) and settings.bundle is not None:

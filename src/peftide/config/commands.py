@@ -118,6 +118,18 @@ class MachineSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClusterSettings(MachineSettings):
+    """What to run on, where that may be several machines."""
+
+    ray: str | None = setting(
+        "spread the work over the workers of a Ray cluster: its address, auto, or local; each takes a GPU, or as many "
+        "CPUs as threads says",
+        default=None,
+        group="machine",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class CostSettings(MachineSettings, FractionSettings, DataSettings):
     """What decides how long training takes and in how much memory, whatever the backbone and the method."""
 
@@ -390,7 +402,7 @@ class EvaluateSettings(MachineSettings, TableSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PredictSettings(MachineSettings, TableSettings):
+class PredictSettings(ClusterSettings, TableSettings):
     """Everything that `peftide predict` can be told."""
 
     bundle: str = setting("folder that `peftide train` wrote", group="run")
@@ -410,7 +422,7 @@ class PredictSettings(MachineSettings, TableSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScreenSettings(MachineSettings):
+class ScreenSettings(ClusterSettings):
     """Everything that `peftide screen` can be told."""
 
     bundle: str = setting("folder that `peftide train` wrote, of task pair", group="run")
@@ -445,7 +457,7 @@ class ScreenSettings(MachineSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class EmbedSettings(MachineSettings):
+class EmbedSettings(ClusterSettings):
     """Everything that `peftide embed` can be told."""
 
     data: str = setting("FASTA or table of proteins", group="data")

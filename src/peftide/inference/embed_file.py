@@ -1,6 +1,7 @@
 """A file of proteins to a file of embeddings: in portions, with memory that does not grow with the file, resumable."""
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -12,6 +13,7 @@ from peftide.data.portions import PortionSize, outlines_digest
 from peftide.data.protein_scan import Scan, ScanRules, scan_proteins
 from peftide.data.proteins import find_proteins
 from peftide.errors import UserError
+from peftide.inference.computing import computing
 from peftide.inference.parts_folder import interruptible, parts_folder
 from peftide.inference.portion_encoder import (
     RESIDUE_PORTION,
@@ -19,6 +21,7 @@ from peftide.inference.portion_encoder import (
     Embedder,
     embed_portion,
     load_embedder,
+    load_embedding,
 )
 from peftide.inference.portion_parts import cached_vectors, make_parts
 from peftide.inference.table_parts import TableParts
@@ -38,11 +41,10 @@ def embed_file(settings: EmbedSettings, console: Console, *, portion: PortionSiz
     manifest = {"format": 1, "proteins": outlines_digest(scan.checked.outlines)} | embedder.identity()
     with parts_folder(Path(settings.out), manifest, what="embedding") as folder, interruptible(folder, console):
         parts = TableParts(folder, "embeddings", manifest)
-        with cached_vectors(embedder, scan.checked, settings, console, is_published=settings.bundle is None) as store:
-            make_parts(
-                scan.checked, parts, console,
-                lambda advance: lambda portion: embed_portion(embedder, portion, store=store, advance=advance),
-            )  # fmt: skip
+        store = cached_vectors(embedder, scan.checked, settings, console, is_published=settings.bundle is None)
+        work = partial(embed_portion, embedder)
+        with computing(settings, work, load_embedding, embedder=embedder, store=store, console=console) as compute:
+            make_parts(scan.checked, parts, console, compute)
         backbone, pooling = embedder.encoder.backbone.name, embedder.encoder.pooling
         attributes = {"backbone": backbone, "bundle": settings.bundle or "", "pooling": pooling}
         with console.status("writing"):

@@ -5,6 +5,7 @@ call them.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,6 +17,7 @@ from peftide.inference.embedding_tables import residue_table, vector_table
 from peftide.inference.encoder import Encoder
 from peftide.inference.score import inference_budget, load_for_inference
 from peftide.inference.store import StateStore
+from peftide.inference.work import Loaded
 from peftide.models.backbones import load_backbone
 from peftide.models.bundle import bundle_digest
 from peftide.models.machine import choose_machine
@@ -101,3 +103,9 @@ def embed_portion(
         return residue_table(portion.ids, states, encoder.backbone.width)
     vectors_PD = embed_proteins(encoder, pieces, token_budget=budget, store=store, advance=advance)
     return vector_table(portion.ids, vectors_PD)
+
+
+def load_embedding(settings: EmbedSettings) -> Loaded:
+    """What `peftide embed` does to portions, for any process. Raises UserError where the encoder cannot be had."""
+    embedder = load_embedder(settings)
+    return Loaded(embedder.identity(), partial(embed_portion, embedder))

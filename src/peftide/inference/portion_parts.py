@@ -4,23 +4,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
-import pyarrow as pa
 from rich.console import Console
 
 from peftide.config import MachineSettings
 from peftide.data.portions import Outline, Portion
 from peftide.inference.caching import frozen_vectors
-from peftide.inference.embed import Advance, embedding_key
+from peftide.inference.embed import embedding_key
 from peftide.inference.live_bars import encoding_progress
 from peftide.inference.portion_encoder import Embedder
 from peftide.inference.store import StateStore
 from peftide.inference.table_parts import TableParts
+from peftide.inference.work import Compute
 
 # The cache is for proteins that are used again. Its index takes 200 bytes of memory for each, and of a very large set
 # the vectors would drive all else out of it.
 MOST_CACHED = 50_000
-
-Work = Callable[[Portion], pa.Table]
 
 
 class Source(Protocol):
@@ -36,8 +34,8 @@ class Source(Protocol):
         ...
 
 
-def make_parts(source: Source, parts: TableParts, console: Console, make: Callable[[Advance], Work]) -> None:
-    """Make every part that is not there; make: from what is told of the residues done, the work on a portion.
+def make_parts(source: Source, parts: TableParts, console: Console, compute: Compute) -> None:
+    """Make every part that is not there.
 
     Raises UserError where a part cannot be written or the source has changed.
     """
@@ -51,9 +49,8 @@ def make_parts(source: Source, parts: TableParts, console: Console, make: Callab
         say(f"going on: {len(done):,} of {len(source.outlines):,} portions are done, {num_done:,} residues")
     num_residues = sum(outline.num_residues for outline in source.outlines)
     with encoding_progress(console, num_residues, done=num_done) as advance:
-        work = make(advance)
-        for portion in source.portions(is_done=lambda outline: outline.number in done):
-            parts.write(portion.number, portion.digest, work(portion))
+        for number, table in compute(source.portions(is_done=lambda outline: outline.number in done), advance):
+            parts.write(number, source.outlines[number].digest, table)
 
 
 @contextmanager

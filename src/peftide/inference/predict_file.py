@@ -7,6 +7,7 @@ import hashlib
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,20 @@ from peftide.data.datasets import read_dataset
 from peftide.data.example_file import scan_examples, stand_alone
 from peftide.data.portions import PortionSize, ProteinsInMemory, outlines_digest
 from peftide.data.writers import check_table_path, write_rows
+from peftide.inference.computing import computing
 from peftide.inference.embedding_tables import values_of
 from peftide.inference.live_bars import live_bar
 from peftide.inference.parts_folder import interruptible, parts_folder, write_part
 from peftide.inference.portion_encoder import VECTOR_PORTION, embed_portion
 from peftide.inference.portion_parts import cached_vectors, make_parts
-from peftide.inference.predict_portions import Predictor, load_predictor, predict_encoded, predict_portion
+from peftide.inference.predict_portions import (
+    Predictor,
+    load_members,
+    load_prediction,
+    load_predictor,
+    predict_encoded,
+    predict_portion,
+)
 from peftide.inference.score import data_settings
 from peftide.inference.table_parts import TableParts
 from peftide.records import Dataset, Proteins
@@ -76,13 +85,10 @@ def _predict_alone(
     manifest = _manifest(predictor, outlines_digest(source.outlines))
     with parts_folder(Path(settings.out), manifest, what="prediction") as folder, interruptible(folder, console):
         parts = TableParts(folder, "predictions", manifest)
-        with cached_vectors(
-            predictor.embedder, source, settings, console, is_published=predictor.model.method == "head"
-        ) as store:
-            make_parts(
-                source, parts, console,
-                lambda advance: lambda portion: predict_portion(predictor, portion, store=store, advance=advance),
-            )  # fmt: skip
+        embedder, work = predictor.embedder, partial(predict_portion, predictor)
+        store = cached_vectors(embedder, source, settings, console, is_published=predictor.model.method == "head")
+        with computing(settings, work, load_prediction, embedder=embedder, store=store, console=console) as compute:
+            make_parts(source, parts, console, compute)
         _write(settings, parts.read_all(len(source.outlines)), folder, console, each=each)
     shutil.rmtree(folder)
 
@@ -122,11 +128,10 @@ def _encode(
 ) -> np.ndarray:
     """Vectors (P, D) of all proteins, in a file that is mapped into memory."""
     embedder, file = predictor.embedder, parts.folder / "vectors.float32"
-    with cached_vectors(embedder, source, settings, console, is_published=predictor.model.method == "head") as store:
-        make_parts(
-            source, parts, console,
-            lambda advance: lambda portion: embed_portion(embedder, portion, store=store, advance=advance),
-        )  # fmt: skip
+    store = cached_vectors(embedder, source, settings, console, is_published=predictor.model.method == "head")
+    work = partial(embed_portion, embedder)
+    with computing(settings, work, load_members, embedder=embedder, store=store, console=console) as compute:
+        make_parts(source, parts, console, compute)
 
     def save(path: Path) -> None:
         with path.open("wb") as stream:

@@ -4,18 +4,20 @@ Shapes: N examples, K proteins of an example, P proteins, D width.
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 
-from peftide.config import PredictSettings
+from peftide.config import PredictSettings, ScreenSettings
 from peftide.data.portions import Portion
 from peftide.errors import UserError
 from peftide.inference.embed import Advance, embed_proteins
-from peftide.inference.portion_encoder import Embedder, embedder_of
+from peftide.inference.portion_encoder import Embedder, embed_portion, embedder_of
 from peftide.inference.predict import EXAMPLES_AT_ONCE, prediction_columns, score_examples
 from peftide.inference.score import load_for_inference
 from peftide.inference.store import StateStore
+from peftide.inference.work import Loaded
 from peftide.models.property_model import PropertyModel
 from peftide.records import Dataset, Proteins
 
@@ -84,3 +86,15 @@ def predict_encoded(predictor: Predictor, examples: Dataset, vectors_PD: np.ndar
         scores = score_examples(predictor.model, some_PD, members.reshape(part.members_NK.shape))
         tables.append(predictor.table(part, scores))
     return pa.concat_tables(tables)
+
+
+def load_prediction(settings: PredictSettings) -> Loaded:
+    """What `peftide predict` does to portions of single proteins, for any process. Raises UserError as loading does."""
+    predictor = load_predictor(settings)
+    return Loaded(predictor.embedder.identity(), partial(predict_portion, predictor))
+
+
+def load_members(settings: PredictSettings | ScreenSettings) -> Loaded:
+    """Vectors of the proteins of pairs by a bundle, for any process. Raises UserError as loading does."""
+    embedder = embedder_of(*load_for_inference(settings.bundle, settings), bundle=settings.bundle)
+    return Loaded(embedder.identity(), partial(embed_portion, embedder))

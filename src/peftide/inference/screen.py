@@ -6,8 +6,9 @@ Shapes: P proteins, D width.
 import hashlib
 import json
 import time
-from contextlib import ExitStack
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +17,19 @@ import torch
 from rich.console import Console
 
 from peftide.config import ScreenSettings
+from peftide.data.portions import Portion
 from peftide.data.proteins import read_proteins
 from peftide.data.writers import check_place
 from peftide.errors import UserError
 from peftide.inference.caching import frozen_vectors
-from peftide.inference.embed import embed_proteins, embedding_key
+from peftide.inference.computing import computing
+from peftide.inference.embed import embedding_key
+from peftide.inference.embedding_tables import values_of
 from peftide.inference.encoder import Encoder
 from peftide.inference.live_bars import encoding_progress, scoring_progress
 from peftide.inference.parts_folder import interruptible
+from peftide.inference.portion_encoder import embed_portion, embedder_of
+from peftide.inference.predict_portions import load_members
 from peftide.inference.score import load_for_inference
 from peftide.inference.screen_bands import (
     Scorer,
@@ -184,27 +190,32 @@ def _vectors(
     """Vectors (P, D) on the device, each different protein encoded once, kept in parts on the way."""
     pieces = model.pieces(table)
     keys = [embedding_key(protein) for protein in pieces]
-    by_key, name_of = dict(zip(keys, pieces, strict=True)), dict(zip(keys, table.ids, strict=True))
-    order = sorted(by_key, key=lambda key: (-by_key[key].num_tokens, key))
-    chosen = [by_key[key] for key in order]
-    found = [np.zeros((0, encoder.backbone.width), dtype=np.float32)]
-    with ExitStack() as stack:
-        store = None
-        if model.method == "head":
-            store = stack.enter_context(frozen_vectors(encoder, order, settings, console))
-        advance = stack.enter_context(encoding_progress(console, sum(protein.num_residues for protein in chosen)))
-        for number, start in enumerate(range(0, len(chosen), PROTEINS_IN_PART)):
-            some = chosen[start : start + PROTEINS_IN_PART]
-            vectors_PD = parts.read_vectors(number, shape=(len(some), encoder.backbone.width))
-            if vectors_PD is None:
-                vectors_PD = embed_proteins(encoder, some, token_budget=token_budget, store=store, advance=advance)
-                _check_finite(vectors_PD, [name_of[key] for key in order[start : start + len(some)]])
-                parts.write_vectors(number, vectors_PD)
-            else:
-                advance(sum(protein.num_residues for protein in some))
-            found.append(vectors_PD)
+    row_of_key = {key: row for row, key in reversed(list(enumerate(keys)))}
+    order = sorted(row_of_key, key=lambda key: (-pieces[row_of_key[key]].num_tokens, key))
+    rows_of_part = [
+        [row_of_key[key] for key in order[start : start + PROTEINS_IN_PART]]
+        for start in range(0, len(order), PROTEINS_IN_PART)
+    ]
+    found = {
+        number: vectors_PD
+        for number, rows in enumerate(rows_of_part)
+        if (vectors_PD := parts.read_vectors(number, shape=(len(rows), encoder.backbone.width))) is not None
+    }
+    residues = [sum(pieces[row].num_residues for row in rows) for rows in rows_of_part]
+    embedder = embedder_of(model, encoder, token_budget, bundle=settings.bundle)
+    store = frozen_vectors(encoder, order, settings, console) if model.method == "head" else nullcontext()
+    work = partial(embed_portion, embedder)
+    with (
+        computing(settings, work, load_members, embedder=embedder, store=store, console=console) as compute,
+        encoding_progress(console, sum(residues), done=sum(residues[number] for number in found)) as advance,
+    ):
+        absent = (_portion(number, table, rows) for number, rows in enumerate(rows_of_part) if number not in found)
+        for number, embeddings in compute(absent, advance):
+            found[number] = values_of(embeddings)
+            _check_finite(found[number], [table.ids[row] for row in rows_of_part[number]])
+            parts.write_vectors(number, found[number])
     row_of = {key: row for row, key in enumerate(order)}
-    vectors_PD = np.concatenate(found)[[row_of[key] for key in keys]]
+    vectors_PD = np.concatenate([found[number] for number in sorted(found)])[[row_of[key] for key in keys]]
     return torch.from_numpy(vectors_PD).to(encoder.machine.device)
 
 
@@ -213,6 +224,11 @@ def _check_finite(vectors_PD: np.ndarray, names: list[str]) -> None:
     broken = np.flatnonzero(~np.isfinite(vectors_PD).all(axis=1))
     if len(broken):
         raise UserError(f"{names[broken[0]]!r}: its vector is not finite ({len(broken)} such); try --precision fp32")
+
+
+def _portion(number: int, table: Proteins, rows: list[int]) -> Portion:
+    """Some proteins of a table, to be encoded together."""
+    return Portion(number, "", tuple(table.ids[row] for row in rows), tuple(table.sequences[row] for row in rows))
 
 
 def _selection(model: PropertyModel, space: PairSpace, scorer: Scorer, settings: ScreenSettings) -> Selection:

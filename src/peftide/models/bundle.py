@@ -140,6 +140,12 @@ def read_run(folder: Path) -> dict[str, Any]:
     return document
 
 
+def bundle_files(folder: Path) -> dict[str, bytes]:
+    """The content of the files that loading a bundle reads, by name; of a method `full`, the backbone's too."""
+    names = ("run.json", *PARTS[read_run(folder)["model"]["method"]])
+    return {name: (folder / name).read_bytes() for name in names}
+
+
 def bundle_digest(folder: Path) -> str:
     """A digest of what a bundle computes; its run.json may have been added to since."""
     run = read_run(folder)

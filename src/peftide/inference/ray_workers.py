@@ -1,0 +1,196 @@
+"""Portions computed by the workers of a Ray cluster: one on its way to each, and only what a lost worker had again.
+
+Ray is loaded where it is asked for and nowhere else.
+"""
+
+import importlib
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, TypeVar
+
+import pyarrow as pa
+from rich.console import Console
+
+from peftide.config import ClusterSettings
+from peftide.data.portions import Portion
+from peftide.errors import UserError
+from peftide.inference.embed import Advance
+from peftide.inference.work import Compute, Identity, Loaded
+from peftide.models.bundle import bundle_files
+
+TRIES_AFTER_LOSS = 3  # of a portion whose worker died; more would only tell that the portion itself ends its worker
+QUIET = {
+    "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns of what it will do by itself one day
+}
+
+Chosen = TypeVar("Chosen", bound=ClusterSettings)
+Load = Callable[[Chosen], Loaded]
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What comes back of a portion: its table, the residues that were encoded, and what decided the numbers."""
+
+    number: int
+    table: pa.Table
+    num_residues: int
+    identity: Identity
+
+
+class Worker:
+    """The actor. It loads its model at its first portion, also where Ray started it again after its process died."""
+
+    def __init__(self, load: Callable[[Any], Loaded], settings: Any, bundle: Mapping[str, bytes] | None) -> None:
+        self._load, self._settings, self._bundle = load, settings, bundle
+        self._loaded: Loaded | None = None
+
+    def compute(self, portion: Portion) -> Computed:
+        """Work on one portion. Raises UserError as loading and working do."""
+        if self._loaded is None:
+            self._loaded = self._load_model()
+        num_residues = 0
+
+        def advance(more: int) -> None:
+            nonlocal num_residues
+            num_residues += more
+
+        table = self._loaded.work(portion, advance=advance)
+        return Computed(portion.number, table, num_residues, self._loaded.identity)
+
+    def _load_model(self) -> Loaded:
+        if self._bundle is None:
+            return self._load(self._settings)
+        with TemporaryDirectory(prefix="peftide-bundle-") as folder:
+            for name, content in self._bundle.items():
+                path = Path(folder) / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+            return self._load(replace(self._settings, bundle=folder))
+
+
+@contextmanager
+def ray_workers(
+    settings: Chosen, load: Load[Chosen], *, identity: Identity, device: str, console: Console
+) -> Iterator[Compute]:
+    """Yield what has portions computed by the cluster that `settings.ray` names, in whatever order they are done.
+
+    load: a function of a module, called by every worker with settings for it. identity: what this process would
+    compute with, from which workers may not differ. device: kind of device of a worker. Raises UserError without Ray
+    or a cluster, for workers that differ, and where one is lost again and again.
+    """
+    assert settings.ray is not None
+    with _connected(settings.ray) as ray:
+        num_workers, share = worker_shares(
+            [node["Resources"] for node in ray.nodes() if node["Alive"]], settings, device
+        )
+        if num_workers == 0:
+            lacking = "a GPU" if device == "cuda" else f"{share['num_cpus']} CPUs"
+            raise UserError(f"--ray {settings.ray}: no machine of the cluster has {lacking}, which a worker here needs")
+        console.print(f"{num_workers} workers of Ray, each with {_told(share)}; no cache", highlight=False)
+        threads = settings.threads or (None if device == "cuda" else share["num_cpus"])
+        bundle = getattr(settings, "bundle", None)
+        files = None if bundle is None else ray.put(bundle_files(Path(bundle)))
+        actor = ray.remote(Worker).options(**share, max_restarts=-1, max_task_retries=TRIES_AFTER_LOSS)
+        chosen = replace(settings, device=device, threads=threads)
+        pool = importlib.import_module("ray.util").ActorPool(
+            [actor.remote(load, chosen, files) for _ in range(num_workers)]
+        )
+        with _as_user_error(ray.exceptions, settings.ray):
+            yield lambda portions, advance: _computed(pool, portions, advance, identity=identity)
+
+
+def _computed(
+    pool: Any, portions: Iterator[Portion], advance: Advance, *, identity: Identity
+) -> Iterator[tuple[int, pa.Table]]:
+    """Numbers and tables as they come; the next portion is on its way before a table is handed on."""
+
+    def next_done() -> Computed:
+        done: Computed = pool.get_next_unordered()
+        if done.identity != identity:
+            others = [f"{name} {done.identity.get(name)}, here {value}" for name, value in identity.items()
+                      if done.identity.get(name) != value]  # fmt: skip
+            raise UserError(
+                f"--ray: a worker would give other numbers than this machine ({'; '.join(others)}); give --device and "
+                "--precision that all have, and the same files of the model to all"
+            )
+        return done
+
+    def handed_on(done: Computed) -> tuple[int, pa.Table]:
+        advance(done.num_residues)
+        return done.number, done.table
+
+    for portion in portions:
+        done = None if pool.has_free() else next_done()
+        pool.submit(lambda worker, given: worker.compute.remote(given), portion)
+        if done is not None:
+            yield handed_on(done)
+    while pool.has_next():
+        done = next_done()
+        pool.pop_idle()  # its share is free for a worker whose machine was lost
+        yield handed_on(done)
+
+
+def worker_shares(nodes: list[dict[str, float]], settings: ClusterSettings, device: str) -> tuple[int, dict[str, int]]:
+    """How many workers machines with these resources have, and what each takes: a GPU, or some CPUs.
+
+    On CPUs: `settings.threads` of them, else all those of the smallest machine.
+    """
+    if device == "cuda":
+        return sum(int(node.get("GPU", 0)) for node in nodes), {"num_cpus": 1, "num_gpus": 1}
+    cpus = [int(node["CPU"]) for node in nodes if node.get("CPU", 0) >= 1]
+    each = settings.threads or min(cpus, default=1)
+    return sum(there // each for there in cpus), {"num_cpus": each}
+
+
+def _told(share: Mapping[str, int]) -> str:
+    return "a GPU" if "num_gpus" in share else f"{share['num_cpus']} CPUs"
+
+
+@contextmanager
+def _connected(address: str) -> Iterator[Any]:
+    """The module ray, connected; a connection that this process had before is used, and stays."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    try:
+        ray = importlib.import_module("ray")
+    except ImportError as error:
+        raise UserError(
+            "--ray: Ray is not installed; pip install 'peftide[ray]' here and on every machine of the cluster"
+        ) from error
+    if ray.is_initialized():
+        yield ray
+        return
+    own = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
+    except (ConnectionError, OSError, RuntimeError, ValueError) as error:
+        raise UserError(
+            f"--ray {address}: no connection ({error}); say local for this machine alone, auto for a cluster that this "
+            "machine is part of, or the address that `ray start --head` named"
+        ) from error
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+@contextmanager
+def _as_user_error(exceptions: Any, address: str) -> Iterator[None]:
+    """What went wrong on a worker, in words for the user."""
+    try:
+        yield
+    except exceptions.RayTaskError as error:
+        if isinstance(error.cause, UserError):
+            raise UserError(str(error.cause)) from error
+        raise
+    except exceptions.RayError as error:
+        raise UserError(
+            f"--ray {address}: the cluster was lost, or a portion with {TRIES_AFTER_LOSS + 1} workers ({error}); "
+            "where memory is the reason, lower --token-budget; the same command goes on"
+        ) from error

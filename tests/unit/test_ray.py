@@ -1,0 +1,120 @@
+"""embed, predict and screen on a cluster of two workers: the results of one machine, also where a worker is killed."""
+
+import importlib.util
+import io
+import subprocess
+import sys
+from collections import Counter
+
+import pytest
+
+from conftest import random_sequence
+from peftide.config import EmbedSettings, check_settings
+from peftide.errors import UserError
+from peftide.inference.ray_workers import worker_shares
+
+needs_ray = pytest.mark.skipif(
+    importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'peftide[ray]'"
+)
+
+# A program of its own, for what Ray leaves open when it ends is warned of. Its first portion to reach number 3 kills
+# the worker that has it; every portion that is begun is written down.
+PROGRAM = """
+import io, os, signal, sys
+from pathlib import Path
+import ray
+from rich.console import Console
+from peftide.config import EmbedSettings
+from peftide.data.portions import PortionSize
+from peftide.inference import embed_file as module
+from peftide.inference.portion_encoder import embed_portion, load_embedder
+from peftide.inference.work import Loaded
+
+data, backbone, out, begun = sys.argv[1:]
+
+def load(settings):
+    embedder = load_embedder(settings)
+    def work(portion, *, store=None, advance=lambda residues: None):
+        killed = Path(begun + ".killed")
+        with open(begun, "a") as stream:
+            stream.write(f"{portion.number}\\n")
+        if portion.number == 3 and not killed.exists():
+            killed.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return embed_portion(embedder, portion, advance=advance)
+    return Loaded(embedder.identity(), work)
+
+ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+module.load_embedding = load
+common = dict(data=data, backbone=backbone, device="cpu", precision="fp32", threads=1, cache_limit_gb=0.0)
+module.embed_file(
+    EmbedSettings(**common, out=out, ray="auto"), Console(file=io.StringIO()), portion=PortionSize(rows=5, residues=300)
+)
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_worker_repeats_its_portion_alone_and_the_result_is_that_of_one_machine(esm_folder, tmp_path):
+    from rich.console import Console
+
+    from peftide.data.portions import PortionSize
+    from peftide.inference.embed_file import embed_file
+
+    fasta, begun = tmp_path / "proteins.fasta", tmp_path / "begun"
+    lines = [f">Q{number:03d}\n{random_sequence(4 + (17 * number) % 71, seed=number)}\n" for number in range(60)]
+    fasta.write_text("".join(lines))
+    expected = tmp_path / "one.parquet"
+    embed_file(
+        EmbedSettings(
+            data=str(fasta), out=str(expected), backbone=str(esm_folder), device="cpu", precision="fp32", threads=1,
+            cache_limit_gb=0.0,
+        ),
+        Console(file=io.StringIO()),
+        portion=PortionSize(rows=5, residues=300),
+    )  # fmt: skip
+    out = tmp_path / "many.parquet"
+    words = [sys.executable, "-c", PROGRAM, str(fasta), str(esm_folder), str(out), str(begun)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert out.read_bytes() == expected.read_bytes()
+    counts = Counter(begun.read_text().split())
+    assert counts.pop("3") == 2
+    assert len(counts) >= 10
+    assert set(counts.values()) == {1}
+    assert list(tmp_path.glob(".*.parts")) == []
+
+
+def test_workers_take_a_gpu_each_or_the_cpus_that_threads_says():
+    given = {"data": "", "out": "", "ray": "auto"}
+    nodes = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 8.0}, {"memory": 1.0}]
+    assert worker_shares(nodes, EmbedSettings(**given), "cuda") == (4, {"num_cpus": 1, "num_gpus": 1})
+    assert worker_shares(nodes, EmbedSettings(**given), "cpu") == (3, {"num_cpus": 8})
+    assert worker_shares(nodes, EmbedSettings(**given, threads=3), "cpu") == (7, {"num_cpus": 3})
+    assert worker_shares([{"memory": 1.0}], EmbedSettings(**given), "cpu")[0] == 0
+
+
+def test_one_gpu_cannot_be_named_for_all_workers():
+    with pytest.raises(UserError, match="gives each worker its own GPU"):
+        check_settings(EmbedSettings(data="a", out="b", ray="auto", device="cuda:1"))
+
+
+def test_the_cache_is_said_to_be_ignored_beside_ray():
+    warnings = check_settings(EmbedSettings(data="a", out="b", ray="auto", cache_limit_gb=1.0))
+    assert [warning.split()[0] for warning in warnings] == ["cache_limit_gb"]
+
+
+@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
+def test_without_ray_the_error_says_what_to_install(esm_folder, tmp_path):
+    from rich.console import Console
+
+    from peftide.inference.embed_file import embed_file
+
+    fasta = tmp_path / "proteins.fasta"
+    fasta.write_text(">A\nMKV\n")
+    settings = EmbedSettings(
+        data=str(fasta), out=str(tmp_path / "e.h5"), backbone=str(esm_folder), device="cpu", precision="fp32",
+        threads=1, ray="auto",
+    )  # fmt: skip
+    with pytest.raises(UserError, match=r"pip install 'peftide\[ray\]'"):
+        embed_file(settings, Console(file=io.StringIO()))
