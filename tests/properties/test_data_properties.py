@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from peftide.config import DataSettings
 from peftide.data.datasets import read_dataset
-from peftide.data.fasta import read_fasta
+from peftide.data.fasta import iterate_fasta
 from peftide.data.findings import Findings
 from peftide.data.proteins import read_proteins
 from peftide.data.sequences import RESIDUES, clean_sequence
@@ -56,7 +56,7 @@ def test_fasta_written_with_any_width_and_line_end_reads_back(tmp_path, records,
     content = end.join(lines).encode()
     path = tmp_path / ("t.fasta.gz" if is_gzipped else "t.fasta")
     path.write_bytes(gzip.compress(content) if is_gzipped else content)
-    found = read_fasta(str(path))
+    found = list(iterate_fasta(str(path)))
     assert [(name, sequence) for _, name, sequence in found] == records
     assert [lines[line - 1] for line, _, _ in found] == [f">{name} text" for name, _ in records]
 

@@ -5,7 +5,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
-from peftide.data.fasta import iterate_fasta, read_fasta
+from peftide.data.fasta import iterate_fasta
 from peftide.data.files import Format, iterate_lines, recognise
 from peftide.data.findings import Findings
 from peftide.data.tables import read_table
@@ -125,7 +125,7 @@ def test_bytes_that_are_no_text_are_refused_with_their_line(tmp_path, content, e
 
 def test_fasta_gives_header_line_first_word_and_joined_sequence(tmp_path):
     path = written(tmp_path, "t.fasta", "\n>a first\nMKV\n\n>b\r\nMK\r\nVL\r\n>\tc d\n>\nMM\n>e\n")
-    assert read_fasta(path) == [(2, "a", "MKV"), (5, "b", "MKVL"), (8, "c", ""), (9, "", "MM"), (11, "e", "")]
+    assert list(iterate_fasta(path)) == [(2, "a", "MKV"), (5, "b", "MKVL"), (8, "c", ""), (9, "", "MM"), (11, "e", "")]
 
 
 def test_fasta_is_read_one_record_at_a_time(tmp_path):
@@ -137,7 +137,7 @@ def test_fasta_is_read_one_record_at_a_time(tmp_path):
 
 def test_a_table_in_place_of_fasta_is_refused(tmp_path):
     with pytest.raises(UserError, match="a table where FASTA is needed"):
-        read_fasta(written(tmp_path, "t.csv", "a,b\n"))
+        list(iterate_fasta(written(tmp_path, "t.csv", "a,b\n")))
 
 
 def test_rows_keep_their_line_beyond_quoted_line_breaks_and_blank_lines(tmp_path):

@@ -28,8 +28,3 @@ def iterate_fasta(path: str) -> Iterator[tuple[int, str, str]]:
             raise UserError(f"{path}:{number}: text before the first '>'; each sequence needs a header line")
     if header is not None:
         yield *header, "".join(pieces)
-
-
-def read_fasta(path: str) -> list[tuple[int, str, str]]:
-    """All records of `iterate_fasta`."""
-    return list(iterate_fasta(path))

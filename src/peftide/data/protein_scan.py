@@ -72,16 +72,6 @@ class Scan:
     long: Finds
     unfit: Finds
 
-    @property
-    def num_rows(self) -> int:
-        """Rows of the file, repeated ones included."""
-        return sum(outline.num_rows for outline in self.checked.outlines)
-
-    @property
-    def num_residues(self) -> int:
-        """Residues to encode; those of rows that are left out are counted too."""
-        return sum(outline.num_residues for outline in self.checked.outlines)
-
 
 def scan_proteins(file: ProteinFile, rules: ScanRules, *, findings: Findings) -> Scan:
     """Read a whole file, with 16 bytes of memory for a row; problems and notes are in the findings then.

@@ -26,7 +26,6 @@ from peftide.evaluation.prevalence import RarePositives, rare_positives_table, t
 from peftide.evaluation.reliability import ReliabilityBin, calibration_error, reliability_curve
 from peftide.records import Dataset, SplitName, TargetKind
 
-HELD_OUT: tuple[SplitName, ...] = ("val", "test")
 WANTED_PRECISIONS = (0.5, 0.75, 0.9, 0.95, 0.99)
 MOST_REPLICATES, FEWEST_REPLICATES = 1000, 200
 SCORES_DRAWN = 5_000_000  # examples times replicates that a bootstrap aims at

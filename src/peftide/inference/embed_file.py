@@ -1,6 +1,5 @@
 """A file of proteins to a file of embeddings: in portions, with memory that does not grow with the file, resumable."""
 
-import shutil
 from functools import partial
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from peftide.data.protein_scan import Scan, ScanRules, scan_proteins
 from peftide.data.proteins import find_proteins
 from peftide.errors import UserError
 from peftide.inference.computing import computing
-from peftide.inference.parts_folder import interruptible, parts_folder
+from peftide.inference.parts_folder import interruptible, parts_folder, remove_parts
 from peftide.inference.portion_encoder import (
     RESIDUE_PORTION,
     VECTOR_PORTION,
@@ -49,7 +48,7 @@ def embed_file(settings: EmbedSettings, console: Console, *, portion: PortionSiz
         attributes = {"backbone": backbone, "bundle": settings.bundle or "", "pooling": pooling}
         with console.status("writing"):
             write_embeddings(settings.out, parts.read_all(len(scan.checked.outlines)), attributes, within=folder)
-    shutil.rmtree(folder)
+    remove_parts(folder)
     console.print(f"{scan.checked.num_proteins:,} embeddings written to {settings.out}", highlight=False)
     return Path(settings.out)
 

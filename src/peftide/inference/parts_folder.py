@@ -6,6 +6,7 @@ manifest.json says what is made, from what and how: only the same command goes o
 import errno
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -100,6 +101,17 @@ def read_part(path: Path, read: Callable[[Path], Content]) -> Content:
         return read(path)
     except (OSError, ValueError, TypeError, EOFError, pa.ArrowException) as error:
         raise UserError(f"{path}: is damaged ({error}); remove the folder {path.parent} to begin again") from error
+
+
+def remove_parts(folder: Path) -> None:
+    """Remove the folder of a result that is written, once `parts_folder` has let go of it.
+
+    It gets another name first: parts whose manifest was removed before them could be taken for those of other work.
+    """
+    done = folder.with_name(f"{folder.name}.done")
+    shutil.rmtree(done, ignore_errors=True)  # of a process that was killed just here
+    os.replace(folder, done)
+    shutil.rmtree(done)
 
 
 @contextmanager

@@ -4,7 +4,6 @@ Shapes: P proteins, D width.
 """
 
 import hashlib
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
@@ -23,7 +22,7 @@ from peftide.data.writers import check_table_path, write_rows
 from peftide.inference.computing import computing
 from peftide.inference.embedding_tables import values_of
 from peftide.inference.live_bars import live_bar
-from peftide.inference.parts_folder import interruptible, parts_folder, write_part
+from peftide.inference.parts_folder import interruptible, parts_folder, remove_parts, write_part
 from peftide.inference.portion_encoder import VECTOR_PORTION, embed_portion
 from peftide.inference.portion_parts import cached_vectors, make_parts
 from peftide.inference.predict_portions import (
@@ -90,7 +89,7 @@ def _predict_alone(
         with computing(settings, work, load_prediction, embedder=embedder, store=store, console=console) as compute:
             make_parts(source, parts, console, compute)
         _write(settings, parts.read_all(len(source.outlines)), folder, console, each=each)
-    shutil.rmtree(folder)
+    remove_parts(folder)
 
 
 def _predict_joined(
@@ -120,7 +119,7 @@ def _predict_joined(
         parts = TableParts(folder, "predictions", manifest)
         _score(dataset, vectors_PD, predictor, parts, console)
         _write(settings, parts.read_all(len(_chunks(dataset))), folder, console, each=each)
-    shutil.rmtree(folder)
+    remove_parts(folder)
 
 
 def _encode(

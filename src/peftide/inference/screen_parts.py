@@ -5,8 +5,6 @@ vectors-NNNNN.parquet  vectors of proteins, in order of falling length
 band-NNNNN.parquet     pairs of one band of rows that may be in the result
 """
 
-import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from peftide.errors import UserError
-from peftide.inference.parts_folder import parts_folder, write_part
+from peftide.inference.parts_folder import parts_folder, remove_parts, write_part
 from peftide.inference.screen_selection import Pairs
 
 
@@ -54,14 +52,8 @@ class Parts:
         _write_table(self._vectors(number), {"value": vectors_PD.ravel()})
 
     def remove(self) -> None:
-        """Remove the folder, once the result is written and `open_parts` has let go of it.
-
-        It gets another name first: parts whose manifest was removed before them could be taken for another screen's.
-        """
-        done = self.folder.with_name(f"{self.folder.name}.done")
-        shutil.rmtree(done, ignore_errors=True)  # of a process that was killed just here
-        os.replace(self.folder, done)
-        shutil.rmtree(done)
+        """Remove the folder, once the result is written and `open_parts` has let go of it."""
+        remove_parts(self.folder)
 
     def _band(self, number: int) -> Path:
         return self.folder / f"band-{number:05d}.parquet"
