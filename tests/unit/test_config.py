@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from peftide.config import (
@@ -25,6 +25,7 @@ from peftide.config import (
     settings_of,
     to_toml,
 )
+from peftide.config.checks import contradictions
 from peftide.errors import UserError
 
 KINDS = (
@@ -285,9 +286,6 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
         "device": st.sampled_from(["auto", "cpu", "cuda:3", "mps"]),
         "target": st.sampled_from(["auto", "multilabel"]),
         "memory": st.sampled_from([None, "6GB", "500 MiB"]),
-        "negatives": st.none(),  # for pairs only
-        "sampling": st.just("examples"),  # clusters: for proteins only
-        "shard": st.just(False),  # for method full only
         "vary": st.sampled_from([None, ("seed=1,2", "epochs=1,2")]),
         "val_fraction": st.floats(0.01, 0.49),
         "test_fraction": st.floats(0.01, 0.49),
@@ -312,7 +310,9 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
 @st.composite
 def any_settings(draw: st.DrawFn) -> Any:
     kind = draw(st.sampled_from(KINDS))
-    return kind(**{name: draw(values_of(item)) for name, item in settings_of(kind).items()})
+    settings = kind(**{name: draw(values_of(item)) for name, item in settings_of(kind).items()})
+    assume(not list(contradictions(settings)))
+    return settings
 
 
 @given(settings=any_settings())
