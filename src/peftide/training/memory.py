@@ -145,7 +145,7 @@ def _kept_per_token(layer: EsmLayer, machine: Machine, *, width: int, inner: int
         (inner, (layer.output.dense,), False),
     )
     kept = 2 * (width * size + 8) + 4 * width * attention_size + 4 * attention.num_attention_heads + inner * size
-    mask_size = 1 if machine.device.type == "cuda" else size
+    mask_size = size if machine.device.type == "mps" else 1
     for numbers, matrices, is_kept_anyway in groups:
         dropped = sum(_has_dropout(matrix) for matrix in matrices)
         plain = any(_is_trained(matrix) and not _has_dropout(matrix) for matrix in matrices)
