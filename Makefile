@@ -21,8 +21,8 @@ test: $(INSTALLED)  ## run every test
 test-quick: $(INSTALLED)  ## run the tests that are not marked slow
 	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest -m "not slow"
 
-fuzz: $(INSTALLED)  ## try more than 10,000 broken files, settings and bundles (takes about a quarter of an hour)
-	PEFTIDE_FUZZ_SCALE=20 OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --hypothesis-show-statistics tests/properties/test_fuzz_readers.py tests/properties/test_fuzz_commands.py tests/properties/test_fuzz_bundles.py
+fuzz: $(INSTALLED)  ## try new cases, more than 10,000 broken files, settings and bundles (takes about a quarter of an hour)
+	PEFTIDE_FUZZ_SCALE=20 OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --hypothesis-show-statistics tests/properties tests/unit/test_config.py
 
 check: $(INSTALLED)  ## format, lint, types, import layers, generated documentation
 	.venv/bin/ruff format --check .

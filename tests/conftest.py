@@ -1,11 +1,18 @@
 """Small random ESM-2 checkpoints, proteins and tables of examples, shared by all tests."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
+import hypothesis
 import numpy as np
 import pytest
+
+# The suite tries the same cases everywhere: it fails for a change, not by chance. `make fuzz` tries new ones.
+hypothesis.settings.register_profile("same cases", derandomize=True)
+if os.environ.get("PEFTIDE_FUZZ_SCALE", "1") == "1":
+    hypothesis.settings.load_profile("same cases")
 
 
 @pytest.fixture(scope="session", autouse=True)
