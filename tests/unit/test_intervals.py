@@ -9,7 +9,6 @@ from peftide.evaluation.intervals import (
     paired_difference,
     replicate_weights,
     spread_over_seeds,
-    weighted,
 )
 from peftide.evaluation.metrics import measure, statistic
 
@@ -152,9 +151,6 @@ def test_one_vote_per_group_makes_copies_of_a_protein_count_once():
     alone = measure("binary", targets, scores, classes=CLASSES)
     assert found | {"num_examples": 3} == pytest.approx(alone)
     assert one_vote_per_group(np.array([[1, 2], [2, 1], [3, 1]])).tolist() == [0.5, 0.5, 1.0]
-    values = weighted(statistic("binary", targets[copied], scores[copied], classes=CLASSES), weights)
-    assert values(None)["aupr"] == pytest.approx(alone["aupr"])
-    assert values(np.ones(6))["aupr"] == pytest.approx(alone["aupr"])
 
 
 def test_seeds_are_summed_up_as_mean_and_spread():

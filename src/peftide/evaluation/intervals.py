@@ -143,11 +143,6 @@ def one_vote_per_group(groups_NK: np.ndarray) -> np.ndarray:
     return 1.0 / size[place_N.ravel()]
 
 
-def weighted(statistic: Statistic, base_weights_N: np.ndarray) -> Statistic:
-    """The same metrics with examples weighted from the start, e.g. by `one_vote_per_group`."""
-    return lambda weights_N: statistic(base_weights_N if weights_N is None else base_weights_N * weights_N)
-
-
 def _spread(values: list[float]) -> Spread:
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
     return Spread(float(np.mean(values)), deviation, min(values), max(values), len(values))
