@@ -39,7 +39,7 @@ from peftide.data.writers import (
     write_table,
 )
 from peftide.errors import UserError
-from peftide.evaluation.assessment import num_replicates
+from peftide.evaluation.assessment import measure_clusters, num_replicates
 from peftide.evaluation.compared import MethodComparison
 from peftide.evaluation.intervals import Interval, bootstrap_intervals
 from peftide.evaluation.metrics import measure, measure_classes, statistic
@@ -65,11 +65,15 @@ from peftide.training.sweep import run_sweep
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Metrics of a model on labelled examples, their intervals (bootstrap over proteins), and its predictions."""
+    """Metrics of a model on labelled examples, their intervals (bootstrap over proteins or clusters), its predictions.
+
+    per_cluster: the metrics with one vote for each cluster of similar proteins, where the table has clusters.
+    """
 
     metrics: dict[str, float]
     intervals: dict[str, Interval]
     classes: dict[str, dict[str, float]]
+    per_cluster: dict[str, float]
     predictions: dict[str, list]
 
 
@@ -173,16 +177,21 @@ def evaluate(settings: EvaluateSettings) -> Evaluation:
         generator=np.random.default_rng(0),
         num_replicates=num_replicates(len(dataset)),
     )
-    result = Evaluation(metrics, intervals, classes, prediction_columns(dataset, scores, model.target))
+    per_cluster = {} if dataset.cluster_P is None else measure_clusters(dataset, scores)
+    result = Evaluation(metrics, intervals, classes, per_cluster, prediction_columns(dataset, scores, model.target))
     for name, value in metrics.items():
         known = intervals.get(name)
         within = f"  ({known.confidence:.0%} interval {known.low:.4f} to {known.high:.4f})" if known else ""
         console.print(f"{name:26s} {value:.4f}{within}" if known else f"{name:26s} {value}", highlight=False)
+    if per_cluster:
+        told = ", ".join(f"{name} {per_cluster[name]:.4f}" for name in metrics if name in intervals)
+        console.print(f"each cluster of similar proteins counted once: {told}", highlight=False)
     if settings.out is not None:
         folder = make_folder(settings.out)
         write_table(str(folder / "predictions.tsv"), result.predictions)
         document = {"metrics": metrics, "intervals": {name: asdict(found) for name, found in intervals.items()}}
-        write_json(folder / "metrics.json", document | {"classes": classes, "settings": asdict(settings)})
+        document |= {"classes": classes, "per_cluster": per_cluster, "settings": asdict(settings)}
+        write_json(folder / "metrics.json", document)
     return result
 
 

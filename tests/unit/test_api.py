@@ -123,6 +123,23 @@ def test_a_table_without_split_is_evaluated_whole(trained, tmp_path):
     assert result.predictions["id"] == table["id"].tolist()
 
 
+def test_a_family_of_copies_counts_once_in_the_metrics_per_cluster(trained, tmp_path, capsys):
+    """Weighted by one over the size of the cluster, as scikit-learn computes it from the predictions."""
+    data, _ = trained("binary")
+    table = table_of(data["data"]).drop(columns="split")
+    table["cluster"] = ["family"] * 6 + [f"single {row}" for row in range(NUM_PROTEINS - 6)]
+    table.to_csv(tmp_path / "families.csv", index=False)
+    result = evaluate(trained, "binary", data=str(tmp_path / "families.csv"), out=str(tmp_path / "out"))
+    truths = np.array([label == "soluble" for label in result.predictions["label"]])
+    weights = [1 / 6] * 6 + [1.0] * (NUM_PROTEINS - 6)
+    expected = average_precision_score(truths, result.predictions["probability"], sample_weight=weights)
+    assert result.per_cluster["aupr"] == pytest.approx(expected)
+    assert result.per_cluster["aupr"] != pytest.approx(result.metrics["aupr"])
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["per_cluster"] == result.per_cluster
+    assert f"each cluster of similar proteins counted once: aupr {expected:.4f}" in capsys.readouterr().out
+    assert evaluate(trained, "binary").per_cluster == {}
+
+
 def test_a_split_without_examples_is_an_error(trained, tmp_path):
     data, _ = trained("binary")
     table = table_of(data["data"])

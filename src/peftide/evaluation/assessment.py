@@ -240,16 +240,16 @@ def _targets(part: Dataset) -> np.ndarray:
     return part.targets
 
 
+def measure_clusters(part: Dataset, scores: np.ndarray) -> dict[str, float]:
+    """Metrics with one vote for each cluster, so that a large family of near copies counts as one."""
+    votes_N = one_vote_per_group(part.member_groups())
+    return measure(part.kind, _targets(part), scores, classes=part.classes, weights_N=votes_N)
+
+
 def _per_cluster(dataset: Dataset, scores: Scores) -> dict[str, dict[str, float]]:
-    """Metrics by part with one vote for each cluster, so that a large family of near copies counts as one."""
     if dataset.cluster_P is None:
         return {}
-    found: dict[str, dict[str, float]] = {}
-    for split in scores:
-        part = dataset.part(split)
-        votes_N = one_vote_per_group(part.member_groups())
-        found[split] = measure(part.kind, _targets(part), scores[split], classes=part.classes, weights_N=votes_N)
-    return found
+    return {split: measure_clusters(dataset.part(split), found) for split, found in scores.items()}
 
 
 def _measure(part: Dataset, scores: np.ndarray) -> dict[str, float]:
