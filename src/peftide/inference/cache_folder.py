@@ -5,7 +5,6 @@ import hashlib
 import os
 import re
 import shutil
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import astuple, dataclass
@@ -14,18 +13,12 @@ from typing import Literal
 
 import numpy as np
 
-try:
-    import fcntl
-except ImportError:  # Windows cannot say whether a store is in use: nothing is evicted there
-    fcntl = None
+from peftide.inference.locks import lock_at_once, open_plain, wait_for_lock
 
 LOCK_NAME = "in-use.lock"  # every open store holds a shared lock on it; the system drops it when a process dies
 STORE_NAME = re.compile(r"[a-z]+-[A-Za-z0-9]*-layer\d+-\d+-(bf16|fp32)-[0-9a-f]{12}")
 SEGMENT_NAME = re.compile(r"([0-9a-f]{16}-[0-9a-f]{8})\.(states|index|new)")
 SPARE_BYTES = 1 << 30  # disk left free for checkpoints and whatever else the user does
-
-# A link is not followed, a named pipe does not block, Windows changes no line ends
-_PLAIN = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 
 
 @dataclass(frozen=True)
@@ -103,42 +96,12 @@ def readable_size(num_bytes: int) -> str:
     return f"{num_bytes / 1000:.3g} kB"
 
 
-def open_plain(path: Path, flags: int) -> int:
-    """A descriptor of a regular file (created with mode 0600); OSError for links, pipes, folders and devices."""
-    descriptor = os.open(path, flags | _PLAIN, 0o600)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(errno.EINVAL, "not a regular file", str(path))
-    return descriptor
-
-
-def lock_at_once(descriptor: int) -> bool:
-    """Take the only lock on an open file; False where another holds one or the file system has none."""
-    if fcntl is None:
-        return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError:
-        return False
-    return True
-
-
-def _wait_for_lock(descriptor: int, *, exclusive: bool) -> None:
-    """Without locks on the file system the limit is less strict and nothing is evicted, but all stays right."""
-    if fcntl is not None:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-                raise
-
-
 @contextmanager
 def one_at_a_time(folder: Path) -> Iterator[None]:
     """Keep other processes from measuring and growing the cache meanwhile."""
     descriptor = open_plain(folder / "limit.lock", os.O_RDWR | os.O_CREAT)
     try:
-        _wait_for_lock(descriptor, exclusive=True)
+        wait_for_lock(descriptor, exclusive=True)
         yield
     finally:
         os.close(descriptor)
@@ -153,7 +116,7 @@ def hold(store: Path) -> int:
             descriptor = open_plain(store / LOCK_NAME, os.O_RDWR | os.O_CREAT)
         except FileNotFoundError:
             continue  # evicted since the line before
-        _wait_for_lock(descriptor, exclusive=False)
+        wait_for_lock(descriptor, exclusive=False)
         try:
             if os.path.samestat(os.stat(store / LOCK_NAME), os.fstat(descriptor)):
                 os.utime(store / LOCK_NAME)
@@ -199,7 +162,7 @@ def _idle(store: Path) -> Iterator[bool]:
         yield False
         return
     try:
-        yield lock_at_once(descriptor)
+        yield lock_at_once(descriptor) == "taken"
     finally:
         os.close(descriptor)
 

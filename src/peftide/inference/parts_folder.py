@@ -3,7 +3,6 @@
 manifest.json says what is made, from what and how: only the same command goes on. One process at a time holds `lock`.
 """
 
-import errno
 import json
 import os
 import shutil
@@ -16,12 +15,7 @@ import pyarrow as pa
 from rich.console import Console
 
 from peftide.errors import UserError
-from peftide.inference.cache_folder import open_plain
-
-try:
-    import fcntl
-except ImportError:  # Windows: there a second process on the same folder is not noticed
-    fcntl = None
+from peftide.inference.locks import lock_at_once, open_plain
 
 MANIFEST = "manifest.json"
 Content = TypeVar("Content")
@@ -41,7 +35,7 @@ def parts_folder(out: Path, manifest: Mapping[str, Any], *, what: str) -> Iterat
     except OSError as error:
         raise UserError(f"{folder}: cannot be written ({error.strerror}); name another --out") from error
     try:
-        if not _lock(descriptor):
+        if lock_at_once(descriptor) == "held":
             raise UserError(f"{folder}: another process is at work on this {what}; wait for it, or name another --out")
         _check_manifest(folder, manifest, what=what)
         yield folder
@@ -66,20 +60,6 @@ def _check_manifest(folder: Path, manifest: Mapping[str, Any], *, what: str) -> 
 
 def _told(value: object) -> str:
     return "absent" if value is None else str(value)
-
-
-def _lock(descriptor: int) -> bool:
-    """Take the only lock on an open file; False where another process holds it. Without locks nothing is refused."""
-    if fcntl is None:
-        return True
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        if error.errno not in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
-            raise
-    return True
 
 
 def write_part(path: Path, write: Callable[[Path], object]) -> None:

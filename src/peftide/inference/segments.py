@@ -15,7 +15,8 @@ from pathlib import Path
 
 import numpy as np
 
-from peftide.inference.cache_folder import SEGMENT_NAME, StoreKey, lock_at_once, open_plain
+from peftide.inference.cache_folder import SEGMENT_NAME, StoreKey
+from peftide.inference.locks import lock_at_once, open_plain
 
 RECORD = np.dtype([("digest", "V16"), ("offset", "<u8"), ("rows", "<u4"), ("checksum", "<u4")])
 HEADER = struct.Struct("<8s16sQ")  # magic, digest of the key, bytes of a row: as long as a record
@@ -110,7 +111,7 @@ class Segment:
         """
         index = open_plain(self.path.with_suffix(".index"), os.O_RDWR)
         unread = range(RECORD.itemsize)
-        if self._is_clean and lock_at_once(index) and os.fstat(index).st_size - self._index_bytes in unread:
+        if self._is_clean and lock_at_once(index) == "taken" and os.fstat(index).st_size - self._index_bytes in unread:
             states = open_plain(self.path.with_suffix(".states"), os.O_RDWR)
             self._writable, self._process = (states, index), os.getpid()
             return True
