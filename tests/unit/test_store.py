@@ -527,8 +527,8 @@ def test_a_cache_removed_under_a_running_process_stops_nothing(tmp_path):
 
 def test_without_locks_and_positioned_reads_the_store_works_but_evicts_nothing(tmp_path):
     script = """
-import peftide.inference.cache_folder
-assert peftide.inference.cache_folder.fcntl is None
+import peftide.inference.locks
+assert peftide.inference.locks.fcntl is None
 for number in range(2):
     with StateStore.open(folder, key, limit_bytes=10**9) as store:
         put(store, range(number * 10, number * 10 + 10))
