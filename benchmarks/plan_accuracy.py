@@ -156,7 +156,7 @@ def in_own_process(what: str, settings: dict[str, Any], clock: str) -> dict[str,
         spec = {"what": what, "clock": clock, "folder": folder, "settings": settings | {"cache_dir": f"{folder}/cache"}}
         Path(folder, "spec.json").write_text(json.dumps(spec), "utf-8")
         subprocess.run([sys.executable, __file__, "--child", folder], check=True, stdout=sys.stderr)
-        return json.loads(Path(folder, "found.json").read_text("utf-8"))
+        return json.loads(Path(folder, "found.json").read_text("utf-8").replace(folder, "a temporary folder"))
 
 
 def child(folder: str) -> None:

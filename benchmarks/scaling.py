@@ -146,6 +146,7 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
     """Time above memory, a column for each sweep."""
     mpl.use("Agg")
     from matplotlib import pyplot as plt
+    from matplotlib.ticker import LogLocator, NullFormatter
 
     quantities = list(dict.fromkeys(row["quantity"] for row in rows))
     measures = (("seconds_per_1000_pairs", "seconds per 1,000 pairs", 1), ("peak_memory_bytes", "peak GiB", 2**30))
@@ -160,9 +161,10 @@ def draw(rows: Sequence[Row], title: str, path: Path) -> None:
             axis.set_xscale("log", base=2)
             axis.xaxis.set_major_formatter("{x:g}")
             axis.set_yscale("log")
+            axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             axis.yaxis.set_major_formatter("{x:g}")
-            axis.yaxis.set_minor_formatter("{x:g}")
-            axis.tick_params(axis="y", which="both", labelsize="small")
+            axis.yaxis.set_minor_formatter(NullFormatter())
+            axis.tick_params(axis="y", labelsize="small")
             axis.grid(visible=True, which="major", alpha=0.3)
             if column == 0:
                 axis.set_ylabel(heading)
