@@ -62,16 +62,13 @@ class CarriedMembers:
         """The numbers of the proteins of one more row; cells: those of `columns`."""
         numbers = []
         for trimming, place in self._reads:
-            cleaned = self._clean(cells[place])
+            raw = cells[place]
+            cleaned = self._cleaned.get(raw)
+            if cleaned is None:
+                cleaned = self._cleaned[raw] = clean_sequence(raw)
             name = sequence_id(cleaned.sequence) if trimming is None else trimming.trim(line, cells[place - 1])
             numbers.append(self._number(line, name, cleaned) if name else -1)
         return numbers
-
-    def _clean(self, raw: str) -> Cleaned:
-        cleaned = self._cleaned.get(raw)
-        if cleaned is None:
-            cleaned = self._cleaned[raw] = clean_sequence(raw)
-        return cleaned
 
     def _number(self, line: int, name: str, cleaned: Cleaned) -> int:
         number = self._number_of.setdefault(name, len(self._first))

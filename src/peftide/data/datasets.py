@@ -1,5 +1,6 @@
 """From files to a checked dataset: everything that is wrong in one error, everything that was done in the notes."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -101,8 +102,11 @@ def _read_members(
     """The unique proteins of a table of examples, and (N, K) int64 rows into them; -1: unknown, a problem."""
     members = ExampleMembers(table.path, table.kind, columns, settings)
     cells = zip(*(table.cells[column] for column in members.columns), strict=True)
-    numbers_NK = np.array([members.take(line, row) for line, row in zip(table.lines, cells, strict=True)], np.int64)
+    numbers = array("q")
+    for line, row in zip(table.lines, cells, strict=True):
+        numbers.extend(members.take(line, row))
     found = members.find(findings=findings)
+    numbers_NK = np.array(numbers, np.int64).reshape(len(table), -1)
     return found.proteins, np.append(found.row_of_M, -1)[numbers_NK]
 
 

@@ -53,15 +53,23 @@ class NamedMembers:
 
     def take(self, line: int, cells: Sequence[str]) -> list[int]:
         """The numbers of the proteins of one more row; cells: those of `columns`."""
-        names = (trimming.trim(line, cell) for trimming, cell in zip(self._trimmings, cells, strict=True))
-        return [self._number(line, name) if name else -1 for name in names]
+        numbers = []
+        for trimming, cell in zip(self._trimmings, cells, strict=True):
+            number = self._number_of.get(cell)  # most cells are ids that are known, without white space
+            if number is None:
+                number = self._number(line, trimming.trim(line, cell))
+            if number >= 0:
+                self._counts[number] += 1
+            numbers.append(number)
+        return numbers
 
     def _number(self, line: int, name: str) -> int:
+        if not name:
+            return -1
         number = self._number_of.setdefault(name, len(self._lines))
         if number == len(self._lines):
             self._lines.append(line)
             self._counts.append(0)
-        self._counts[number] += 1
         return number
 
     def find(self, *, findings: Findings) -> FoundProteins:
