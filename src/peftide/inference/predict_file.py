@@ -65,7 +65,7 @@ def predict_file(
     if stand_alone(wanted):
         _predict_alone(wanted, settings, predictor, console, portion=portion, each=each)
     else:
-        _predict_joined(wanted, settings, predictor, console, portion=portion, rows_at_once=rows_at_once, each=each)
+        _predict_joined(settings, predictor, console, portion=portion, rows_at_once=rows_at_once, each=each)
 
 
 def _predict_alone(
@@ -95,7 +95,6 @@ def _predict_alone(
 
 
 def _predict_joined(
-    wanted: DataSettings,
     settings: PredictSettings,
     predictor: Predictor,
     console: Console,
@@ -109,10 +108,10 @@ def _predict_joined(
     Memory grows with the different proteins, not with the examples.
     """
     model, out = predictor.model, Path(settings.out)
-    num_members = 2 if wanted.task == "pair" else 1
-    with member_file(out.absolute().parent, num_members, rows_at_once=rows_at_once) as members:
+    with member_file(out.absolute().parent, 2 if model.task == "pair" else 1, rows_at_once=rows_at_once) as members:
         with console.status(f"reading {settings.data}"):
-            proteins, notes = scan_members(wanted, members, classes=model.target.classes, kind=model.target.kind)
+            wanted, target = data_settings(model, settings), model.target
+            proteins, notes = scan_members(wanted, members, classes=target.classes, kind=target.kind)
         _say(notes, console)
         most_residues = model.max_residues if model.long_proteins == "crop" else None
         source = ProteinsInMemory.cut(proteins, portion, most_residues=most_residues)
