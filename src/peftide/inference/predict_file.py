@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
+from rich.text import Text
 
 from peftide.config import DataSettings, PredictSettings
 from peftide.data.example_file import scan_examples, stand_alone
@@ -79,7 +80,7 @@ def _predict_alone(
 ) -> None:
     """Proteins whose sequences are in the table itself: each portion of it is encoded and scored by itself."""
     target = predictor.model.target
-    with console.status(f"reading {settings.data}"):
+    with console.status(Text(f"reading {settings.data}")):
         scan, notes = scan_examples(wanted, portion, classes=target.classes, kind=target.kind)
     _say(notes, console)
     source = scan.checked
@@ -109,7 +110,7 @@ def _predict_joined(
     """
     model, out = predictor.model, Path(settings.out)
     with member_file(out.absolute().parent, 2 if model.task == "pair" else 1, rows_at_once=rows_at_once) as members:
-        with console.status(f"reading {settings.data}"):
+        with console.status(Text(f"reading {settings.data}")):
             wanted, target = data_settings(model, settings), model.target
             proteins, notes = scan_members(wanted, members, classes=target.classes, kind=target.kind)
         _say(notes, console)
