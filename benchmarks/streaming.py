@@ -1,4 +1,4 @@
-"""Memory and time of `peftide embed` and `peftide predict` against the number of proteins.
+"""Memory and time of `peftide embed` and `peftide predict` against the number of proteins, or of pairs of few proteins.
 
 A tiny backbone of random weights and short random proteins, so that 100,000 of them are embedded in minutes: with a
 large one the memory beside the model differs in the width of the vectors alone. Every row is a process of its own.
@@ -30,18 +30,27 @@ from peftide.models.tokens import Vocabulary
 from peftide.training.resident import give_back, held_bytes, peak_bytes, start_peak
 from results import Column, document, print_table, write_json
 
-COMMANDS = {"embed to HDF5": "vectors.h5", "embed to Parquet": "vectors.parquet", "predict to TSV": "scores.tsv"}
+PAIRS = "predict pairs to TSV"
+COMMANDS = {
+    "embed to HDF5": "vectors.h5",
+    "embed to Parquet": "vectors.parquet",
+    "predict to TSV": "scores.tsv",
+    PAIRS: "pairs.tsv",
+}
 MEANING = {
     "embed to HDF5": "peftide embed, a vector per protein, as HDF5",
     "embed to Parquet": "peftide embed, a vector per protein, as Parquet",
     "predict to TSV": "peftide predict, a yes-or-no label per protein, with the head on the same frozen backbone",
+    PAIRS: "peftide predict, a score per pair, with the default head on the same frozen backbone",
 }
 COLUMNS = (
     Column("proteins", "proteins", ",.0f"),
+    Column("pairs", "pairs", ",.0f"),
     Column("peak_memory_bytes", "peak, MB", ",.1f", 1e6),
     Column("growth_bytes", "beyond the model, MB", ",.1f", 1e6),
     Column("seconds", "s", ",.1f"),
     Column("proteins_per_second", "proteins/s", ",.0f"),
+    Column("pairs_per_second", "pairs/s", ",.0f"),
     Column("output_bytes", "output, MB", ",.1f", 1e6),
 )
 
@@ -53,14 +62,26 @@ def main(words: Sequence[str]) -> dict[str, Any]:
     with TemporaryDirectory(prefix="peftide-streaming-") as name:
         folder = Path(name)
         backbone = write_backbone(folder / "backbone", num_layers=arguments.layers, width=arguments.width)
-        bundle = train_bundle(folder, backbone, threads=arguments.threads)
-        for number in arguments.proteins:
-            fasta = write_proteins(folder / f"{number}.fasta", number, residues=arguments.residues, seed=arguments.seed)
-            for command in arguments.commands:
-                out = folder / f"{number}-{COMMANDS[command]}"
-                rows.append(measured(command, fasta, out, backbone, bundle, arguments.threads) | {"proteins": number})
-                out.unlink()
-            fasta.unlink()
+        bundles = {
+            is_pair: train_bundle(folder, backbone, is_pair=is_pair, threads=arguments.threads)
+            for is_pair in {command == PAIRS for command in arguments.commands}
+        }
+        for command in arguments.commands:
+            is_pair = command == PAIRS
+            model = {"bundle": str(bundles[is_pair])} if command.startswith("predict") else {"backbone": str(backbone)}
+            for number in arguments.pairs if is_pair else arguments.proteins:
+                num_proteins = arguments.proteins_of_pairs if is_pair else number
+                fasta = write_proteins(
+                    folder / "p.fasta", num_proteins, residues=arguments.residues, seed=arguments.seed
+                )
+                given = {"data": str(fasta), "out": str(folder / f"{number}-{COMMANDS[command]}"), **model}
+                if is_pair:
+                    pairs = write_pairs(folder / "pairs.csv", number, num_proteins, seed=arguments.seed)
+                    given |= {"data": str(pairs), "sequences": str(fasta)}
+                row = {"variant": command, "meaning": MEANING[command], "proteins": num_proteins}
+                row |= measured(given, threads=arguments.threads)
+                unit = "pairs" if is_pair else "proteins"
+                rows.append(row | {unit: number, f"{unit}_per_second": number / row["seconds"]})
     print_table(rows, COLUMNS)
     machine = choose_machine("cpu", "fp32", arguments.threads)
     results = document("streaming", machine, arguments, rows=rows)
@@ -84,19 +105,22 @@ def write_backbone(folder: Path, *, num_layers: int, width: int) -> Path:
     return folder
 
 
-def train_bundle(folder: Path, backbone: Path, *, threads: int | None) -> Path:
-    """A head trained for an epoch on a handful of proteins: it predicts nothing, at the speed of one that does."""
+def train_bundle(folder: Path, backbone: Path, *, is_pair: bool, threads: int | None) -> Path:
+    """A head trained for an epoch on a handful of examples: it predicts nothing, at the speed of one that does."""
     letters = np.random.default_rng(0).choice(list("ACDEFGHIKLMNPQRSTVWY"), (12, 20))
-    lines = [f"T{row},{''.join(letters[row])},{row % 2},{('train', 'val', 'test')[row // 4]}\n" for row in range(12)]
-    (folder / "train.csv").write_text("id,sequence,label,split\n" + "".join(lines))
+    sequences = ["".join(row) for row in letters]
+    members = [f"{sequences[row]},{sequences[row - 1]}" if is_pair else sequences[row] for row in range(12)]
+    lines = [f"{members[row]},{row % 2},{('train', 'val', 'test')[row // 4]}\n" for row in range(12)]
+    task, header = ("pair", "sequence_a,sequence_b") if is_pair else ("protein", "sequence")
+    (folder / f"{task}.csv").write_text(f"{header},label,split\n" + "".join(lines))
     peftide.train(
         TrainSettings(
-            data=str(folder / "train.csv"), task="protein", out=str(folder / "bundle"), backbone=str(backbone),
+            data=str(folder / f"{task}.csv"), task=task, out=str(folder / f"{task}-bundle"), backbone=str(backbone),
             method="head", epochs=1, baselines="none", device="cpu", precision="fp32", threads=threads,
             cache_limit_gb=0.0,
         )
     )  # fmt: skip
-    return folder / "bundle"
+    return folder / f"{task}-bundle"
 
 
 def write_proteins(path: Path, number: int, *, residues: int, seed: int) -> Path:
@@ -110,27 +134,38 @@ def write_proteins(path: Path, number: int, *, residues: int, seed: int) -> Path
     return path
 
 
-def measured(command: str, fasta: Path, out: Path, backbone: Path, bundle: Path, threads: int | None) -> dict[str, Any]:
-    """The row of one command on one file, measured in a process of its own."""
-    machine = {"device": "cpu", "precision": "fp32", "threads": threads, "cache_limit_gb": 0.0}
-    model = {"bundle": str(bundle)} if command.startswith("predict") else {"backbone": str(backbone)}
-    settings = {"data": str(fasta), "out": str(out), **model, **machine}
+def write_pairs(path: Path, number: int, num_proteins: int, *, seed: int) -> Path:
+    """Random pairs of two proteins of those that `write_proteins` writes, as a table."""
+    generator = np.random.default_rng(seed)
+    with path.open("w") as file:
+        file.write("protein_a,protein_b\n")
+        for _ in range(number):
+            first, step = int(generator.integers(num_proteins)), int(generator.integers(1, num_proteins))
+            file.write(f"P{first:09d},P{(first + step) % num_proteins:09d}\n")
+    return path
+
+
+def measured(given: dict[str, str], *, threads: int | None) -> dict[str, Any]:
+    """Time, memory and output of one command, measured in a process of its own; the output is removed."""
+    settings = {**given, "device": "cpu", "precision": "fp32", "threads": threads, "cache_limit_gb": 0.0}
     done = subprocess.run(
         [sys.executable, __file__, "--measure", json.dumps(settings)], capture_output=True, text=True, check=False
     )
     if done.returncode:
         sys.exit(done.stderr)
-    row = json.loads(done.stdout.splitlines()[-1])
-    return {"variant": command, "meaning": MEANING[command], "output_bytes": out.stat().st_size} | row
+    out = Path(given["out"])
+    row = json.loads(done.stdout.splitlines()[-1]) | {"output_bytes": out.stat().st_size}
+    out.unlink()
+    return row
 
 
 def measure(settings: dict[str, Any]) -> dict[str, Any]:
-    """Run one command in this process, first on a single protein, so that all libraries are loaded."""
-    out = Path(settings["out"])
-    single = out.with_name("single.fasta")
-    single.write_text(">a\nMKVLA\n")
+    """Run one command in this process, first on a single example, so that all libraries are loaded."""
+    out, is_pair = Path(settings["out"]), "sequences" in settings
+    single = out.with_name("single.csv" if is_pair else "single.fasta")
+    single.write_text("sequence_a,sequence_b\nMKVLA,MKV\n" if is_pair else ">a\nMKVLA\n")
     before = {"data": str(single), "out": str(out.with_name(f"single-{out.name}"))}
-    run(settings | before)
+    run({name: value for name, value in settings.items() if name != "sequences"} | before)
     Path(before["out"]).unlink()
     device = torch.device("cpu")
     give_back(device)
@@ -138,11 +173,8 @@ def measure(settings: dict[str, Any]) -> dict[str, Any]:
     run(settings)
     seconds = time.perf_counter() - started
     peak = peak_bytes(device) if is_watched else None
-    with open(settings["data"]) as file:
-        number = sum(line.startswith(">") for line in file)
     return {
         "seconds": seconds,
-        "proteins_per_second": number / seconds,
         "peak_memory_bytes": peak,
         "growth_bytes": None if peak is None else peak - resident,
     }
@@ -160,6 +192,8 @@ def parse(words: Sequence[str]) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--proteins", type=int, nargs="+", default=[10_000, 100_000], help="how many (%(default)s)")
+    parser.add_argument("--pairs", type=int, nargs="+", default=[200_000, 2_000_000], help="how many (%(default)s)")
+    parser.add_argument("--proteins-of-pairs", type=int, default=300, help="that the pairs are of (%(default)s)")
     parser.add_argument("--commands", nargs="+", choices=COMMANDS, default=list(COMMANDS), help="(all)")
     parser.add_argument("--residues", type=int, default=30, help="of a protein, on average (%(default)s)")
     parser.add_argument("--layers", type=int, default=2, help="of the backbone (%(default)s)")

@@ -211,7 +211,7 @@ def predict(settings: PredictSettings) -> dict[str, list]:
 
 
 def write_predictions(settings: PredictSettings) -> None:
-    """As `predict`, with memory that does not grow with a table of single proteins, whatever its size."""
+    """As `predict`, for a file of any size: memory grows with the different proteins of pairs, not with the pairs."""
     predict_file(settings, _console())
 
 

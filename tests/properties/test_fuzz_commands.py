@@ -438,16 +438,20 @@ def test_a_name_that_no_file_can_have_is_refused(place, bundles, esm_folder, com
         run_command(*words, "--config", case / "run.toml")
 
 
-def test_a_name_with_marks_of_a_console_is_printed_as_it_is(place, bundles):
+def test_a_name_with_marks_of_a_console_is_printed_as_it_is(place, bundles, esm_folder):
     """Square brackets and colons are marks of rich."""
     case = fresh(place) / "[/b] [red] :smile: \udce9"
     case.mkdir(parents=True)
     for name in ("pairs.tsv", "sequences.fasta"):
         _write(case, name, sources()[name] + (b"[/x]\t[/x]\t1\ttest\n" if name == "pairs.tsv" else b">[/x]\nMKV\n"))
     words = [bundles["pair"], case / "pairs.tsv", "--sequences", case / "sequences.fasta", "--allow-self-pairs"]
-    ended = run_command("predict", *words, "--out", case / "scores.tsv", *MACHINE)
-    assert ended.code == 0
-    assert f"{case / 'scores.tsv'}" in ended.out
+    commands = [["predict", *words, "--out", case / "scores.tsv"]]
+    commands += [["predict", bundles["protein"], case / "sequences.fasta", "--out", case / "alone.tsv"]]
+    commands += [["embed", case / "sequences.fasta", "--out", case / "vectors.parquet", "--backbone", esm_folder]]
+    for command in commands:
+        ended = run_command(*command, *MACHINE)
+        assert ended.code == 0, ended.err
+        assert f"{command[command.index('--out') + 1]}" in ended.out
 
 
 def test_a_console_that_lacks_a_letter_ends_no_command(place, bundles, monkeypatch):

@@ -121,6 +121,14 @@ def test_streaming_measures_each_command_at_each_size(load, tmp_path):
     assert row["growth_bytes"] is None or 0 <= row["growth_bytes"] < row["peak_memory_bytes"]
 
 
+def test_streaming_measures_pairs_of_few_proteins(load, tmp_path):
+    words = ["--pairs", "60", "--proteins-of-pairs", "9", "--commands", "predict pairs to TSV", "--threads", "1"]
+    (row,) = load("streaming").main([*words, "--width", "16", "--json", str(tmp_path / "out.json")])["rows"]
+    assert (row["proteins"], row["pairs"]) == (9, 60)
+    assert row["output_bytes"] > 60 * len("P000000000\tP000000000")
+    assert row["pairs_per_second"] == pytest.approx(60 / row["seconds"])
+
+
 def test_a_neighbourhood_has_the_pairs_asked_for_among_the_proteins_asked_for(load):
     clique = [(a, b) for a in range(12) for b in range(a)]
     pairs = pair_set(load, [*clique, *((12 + n, 13 + n) for n in range(200))])

@@ -24,9 +24,12 @@ from conftest import random_sequence, write_examples
 from peftide.config import DataSettings, EmbedSettings, MachineSettings, PredictSettings, TrainSettings
 from peftide.data.datasets import read_dataset
 from peftide.data.findings import Findings
+from peftide.data.member_file import member_file
+from peftide.data.member_scan import scan_members
 from peftide.data.portions import PortionSize, ProteinsInMemory
 from peftide.data.protein_scan import ScanRules, scan_proteins
 from peftide.data.proteins import find_proteins
+from peftide.data.writers import write_table
 from peftide.errors import UserError
 from peftide.inference.embed import embed_proteins, embed_residues
 from peftide.inference.embed_file import embed_file
@@ -80,11 +83,11 @@ def embed(esm_folder, fasta, out, *, portion=SMALL, **options) -> str:
     return said.getvalue()
 
 
-def predict(bundle, data, out, *, portion=SMALL, **options) -> str:
+def predict(bundle, data, out, *, portion=SMALL, rows_at_once=1 << 16, **options) -> str:
     """Predict in small portions; what was said."""
     said = io.StringIO()
     given = {"bundle": bundle, "data": str(data), "out": str(out)} | CPU | options
-    predict_file(PredictSettings(**given), Console(file=said, width=300), portion=portion)
+    predict_file(PredictSettings(**given), Console(file=said, width=300), portion=portion, rows_at_once=rows_at_once)
     return said.getvalue()
 
 
@@ -156,6 +159,26 @@ def pairs_of(folder: Path) -> Path:
     rows = "".join(f"{protein(a)[0]},{protein(b)[0]}\n" for a, b in numbers if a != b)
     (folder / "pairs.csv").write_text("protein_a,protein_b\n" + rows)
     return folder / "pairs.csv"
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "pairs.tsv.gz", "pairs.parquet", "ids.csv", "carried.tsv"])
+def test_predictions_are_the_same_bytes_however_many_rows_are_read_at_once(bundles, fasta, tmp_path, name):
+    columns = pd.read_csv(pairs_of(tmp_path)).to_dict("list")
+    expected, options, kind = columns, {"sequences": str(fasta)}, "pair"
+    if name == "ids.csv":
+        columns, kind = {"id": columns["protein_a"]}, "binary"
+        expected = columns
+    if name == "carried.tsv":
+        sequence_of, options = dict(map(protein, range(NUM_PROTEINS))), {}
+        columns = columns | {f"sequence_{x}": [sequence_of[name] for name in columns[f"protein_{x}"]] for x in "ab"}
+    write_table(tmp_path / name, columns)
+    outs = {number: tmp_path / f"{number}.tsv" for number in (1, 7, 10**6)}
+    for number, out in outs.items():
+        predict(bundles(kind), tmp_path / name, out, rows_at_once=number, **options)
+    assert len({out.read_bytes() for out in outs.values()}) == 1
+    found = pd.read_csv(outs[1], sep="\t")
+    assert {column: found[column].tolist() for column in expected} == expected
+    assert hidden_in(tmp_path) == []
 
 
 def test_ids_in_one_file_and_sequences_in_another_give_the_predictions_of_one_file(bundles, fasta, tmp_path):
@@ -353,6 +376,30 @@ def test_what_is_unfinished_is_not_mixed_with_other_proteins_or_settings(esm_fol
     embed(esm_folder, fasta, tmp_path / "e.h5")
 
 
+def test_what_is_unfinished_is_not_mixed_with_other_pairs(bundles, fasta, tmp_path):
+    bundle, pairs, options = bundles("pair"), pairs_of(tmp_path), {"sequences": str(fasta)}
+    with limited_files(2500), pytest.raises(UserError, match="cannot be written"):
+        predict(bundle, pairs, tmp_path / "p.tsv", **options)
+    before = pairs.read_text()
+    header, first, second, *others = before.splitlines()
+    pairs.write_text("\n".join([header, second, first, *others]))
+    with pytest.raises(UserError, match=r"holds another prediction, unfinished \(examples .* there, .* here"):
+        predict(bundle, pairs, tmp_path / "p.tsv", **options)
+    pairs.write_text(before)
+    predict(bundle, pairs, tmp_path / "p.tsv", **options)
+    predict(bundle, pairs, tmp_path / "whole.tsv", **options)
+    assert (tmp_path / "p.tsv").read_bytes() == (tmp_path / "whole.tsv").read_bytes()
+    assert hidden_in(tmp_path) == []
+
+
+def test_a_disk_that_has_no_room_for_the_numbers_of_pairs_is_told_and_nothing_is_left(bundles, fasta, tmp_path):
+    bundle, pairs = bundles("pair"), pairs_of(tmp_path)
+    with limited_files(500), pytest.raises(UserError, match=r"8 bytes for each example cannot be written .*make room"):
+        predict(bundle, pairs, tmp_path / "p.tsv", sequences=str(fasta))
+    assert hidden_in(tmp_path) == []
+    assert not (tmp_path / "p.tsv").exists()
+
+
 def test_parts_that_outlived_their_manifest_are_not_taken_for_those_of_other_settings(
     esm_folder, fasta, tmp_path, half_done
 ):
@@ -450,6 +497,36 @@ def test_memory_does_not_grow_with_the_number_of_proteins(esm_folder, bundles, t
             tracemalloc.stop()
     for kind in ("embed", "predict"):
         assert peaks[kind, 1600] - peaks[kind, 400] < 1200 * 150, peaks
+
+
+@pytest.mark.parametrize("is_named", [True, False])
+def test_memory_does_not_grow_with_the_number_of_pairs(fasta, tmp_path, is_named):
+    cells = [name if is_named else f"{name},{sequence}" for name, sequence in map(protein, range(50))]
+    header = "protein_a,protein_b" if is_named else "protein_a,sequence_a,protein_b,sequence_b"
+    peaks = {}
+    for number in (7000, 17_000):  # of a file that is smaller not all is read that would show what it is
+        path = tmp_path / f"{number}.csv"
+        rows = "".join(f"{cells[row % 20]},{cells[20 + row % 30]}\n" for row in range(number))
+        path.write_text(f"{header}\n{rows}")
+        settings = DataSettings(data=str(path), sequences=str(fasta) if is_named else None)
+        with member_file(tmp_path, 2, rows_at_once=100) as file:
+            gc.collect()
+            tracemalloc.start()
+            found, _ = scan_members(settings, file, classes=("no", "yes"), kind="binary")
+            peaks[number] = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert (len(file), len(found)) == (number, 50)
+    assert peaks[17_000] - peaks[7000] < 10_000, "a byte for a row"
+
+
+def test_very_many_problems_are_counted_and_the_first_of_them_told(fasta, tmp_path):
+    (tmp_path / "p.csv").write_text("protein_a,protein_b\n" + "Q0001,Q0001\n" * 3000)
+    settings = DataSettings(data=str(tmp_path / "p.csv"), sequences=str(fasta))
+    with member_file(tmp_path, 2) as file, pytest.raises(UserError, match=r"3000 problems") as found:
+        scan_members(settings, file, classes=("no", "yes"), kind="binary")
+    lines = str(found.value).splitlines()
+    assert "p.csv:51: 'Q0001' is paired with itself" in lines[50]
+    assert lines[51:] == ["  ... and 2950 more of the same kinds"]
 
 
 def test_the_cache_is_not_filled_with_the_vectors_of_a_very_large_set(esm_folder, tmp_path):

@@ -7,6 +7,7 @@ from typing import Literal
 
 from peftide.config import DataSettings
 from peftide.data.findings import Findings, listed, words
+from peftide.data.rows import Header, iterate_rows
 from peftide.data.tables import Table
 from peftide.data.validate import holds_splits
 
@@ -106,7 +107,7 @@ def require_column(table: Table, role: Role, *, named: str | None, findings: Fin
 def find_example_columns(
     table: Table, settings: DataSettings, *, labelled: bool, with_split: bool = True, findings: Findings
 ) -> ExampleColumns:
-    """The columns of a table of examples for `settings.task`; raises UserError with all that is missing or unclear.
+    """The columns of a table of examples for `settings.task`; what is missing or unclear is a problem of KIND.
 
     with_split: False leaves a column of splits unread, and one of clusters that the user did not name.
     """
@@ -123,21 +124,32 @@ def find_example_columns(
         split = _split_column(table, named=settings.column_split, findings=findings) if with_split else None
         if settings.task != "pair" and (with_split or settings.column_cluster is not None):
             cluster = _cluster_column(table, named=settings.column_cluster, findings=findings)
-    if KIND in findings.problems:
-        findings.raise_problems(table.path)
     return ExampleColumns(members=members, label=label, split=split, cluster=cluster)
 
 
 def find_protein_columns(
     table: Table, *, column_id: str | None, column_sequence: str | None, needs_id: bool, findings: Findings
 ) -> MemberColumns:
-    """The columns of a table of sequences; raises UserError with all that is missing or unclear."""
+    """The columns of a table of sequences; what is missing or unclear is a problem of KIND."""
     find_id = require_column if needs_id else find_column
     id_name = find_id(table, "id", named=column_id, findings=findings)
     sequence = require_column(table, "sequence", named=column_sequence, findings=findings)
-    if KIND in findings.problems:
-        findings.raise_problems(table.path)
     return MemberColumns(id_name, sequence)
+
+
+def check_columns(path: str, *, findings: Findings) -> None:
+    """Raise UserError with all problems where a column is missing or unclear: nothing else can be checked then."""
+    if KIND in findings.problems:
+        findings.raise_problems(path)
+
+
+def settle_columns(header: Header, said: Findings, *, findings: Findings) -> None:
+    """`check_columns` for a file whose rows are still to be read: what is wrong with those comes before `said`."""
+    if KIND in said.problems:
+        for _ in iterate_rows(header, header.names, findings=findings):
+            pass
+        findings.join(said)
+        findings.raise_problems(header.path)
 
 
 def _split_column(table: Table, *, named: str | None, findings: Findings) -> str | None:

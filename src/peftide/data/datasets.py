@@ -1,27 +1,27 @@
 """From files to a checked dataset: everything that is wrong in one error, everything that was done in the notes."""
 
+from array import array
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from peftide.config import DataSettings
-from peftide.data.columns import POSITIVES_ONLY, ExampleColumns, find_example_columns, find_protein_columns
-from peftide.data.findings import Findings, counted, quoted
+from peftide.data.columns import POSITIVES_ONLY, ExampleColumns, check_columns, find_example_columns
+from peftide.data.findings import Findings
 from peftide.data.labels import Targets, read_targets
-from peftide.data.proteins import FoundProteins, proteins_in_file, proteins_in_table
+from peftide.data.members import ExampleMembers
 from peftide.data.symmetry import SYMMETRY_CLASSES
 from peftide.data.tables import Table, read_table, trimmed
 from peftide.data.validate import (
     check_classes_in_splits,
-    check_self_pairs,
     first_of_each,
     note_split,
     read_clusters,
     read_split,
 )
 from peftide.errors import raise_problems
-from peftide.records import Dataset, TargetKind, Task
+from peftide.records import Dataset, Proteins, TargetKind, Task
 
 USUAL_KIND: dict[Task, TargetKind] = {"pair": "binary", "protein": "binary", "symmetry": "multilabel"}
 
@@ -30,13 +30,14 @@ USUAL_KIND: dict[Task, TargetKind] = {"pair": "binary", "protein": "binary", "sy
 class Rows:
     """Every row of a table of examples, before any is merged or left out; what is wrong with them is in the findings.
 
-    labels: as written, without white space around them. labels, targets, split_N, cluster_P: None where they are not
-    read.
+    members_NK: int64 rows into the proteins, -1 for an unknown one. labels: as written, without white space around
+    them. labels, targets, split_N, cluster_P: None where they are not read.
     """
 
     table: Table
     columns: ExampleColumns
-    found: FoundProteins
+    proteins: Proteins
+    members_NK: np.ndarray
     labels: Sequence[str] | None
     targets: Targets | None
     split_N: np.ndarray | None
@@ -62,7 +63,7 @@ def read_dataset(
     findings = Findings()
     rows = read_rows(settings, labelled=labelled, classes=classes, kind=kind, findings=findings)
     if rows.targets is None:
-        return _unlabelled(settings, rows.found, classes=classes, kind=_wanted_kind(settings, kind), findings=findings)
+        return _unlabelled(rows, settings, classes=classes, kind=_wanted_kind(settings, kind), findings=findings)
     return _labelled(rows, settings, targets=rows.targets, findings=findings)
 
 
@@ -77,12 +78,10 @@ def read_rows(
     check_data_settings(settings, classes=classes, kind=kind)
     table = read_table(settings.data, findings=findings)
     columns = find_example_columns(table, settings, labelled=labelled, with_split=with_split, findings=findings)
-    found = _find_proteins(table, columns, settings, findings=findings)
-    _check_lengths(found, settings, findings=findings)
-    if settings.task == "pair" and not settings.allow_self_pairs:
-        check_self_pairs(table, found.proteins, found.members_NK, findings=findings)
+    check_columns(table.path, findings=findings)
+    proteins, members_NK = _read_members(table, columns, settings, findings=findings)
     if columns.label is None:
-        return Rows(table, columns, found, labels=None, targets=None, split_N=None, cluster_P=None)
+        return Rows(table, columns, proteins, members_NK, labels=None, targets=None, split_N=None, cluster_P=None)
     texts = trimmed(table, columns.label, findings=findings)
     wanted = _wanted_kind(settings, kind)
     targets = read_targets(table, texts, task=settings.task, kind=wanted, classes=classes, findings=findings)
@@ -93,8 +92,22 @@ def read_rows(
         check_classes_in_splits(table.path, targets, split_N, is_trained=classes is not None, findings=findings)
     cluster_P = None
     if columns.cluster is not None:
-        cluster_P = read_clusters(table, columns.cluster, found.proteins, found.members_NK[:, 0], findings=findings)
-    return Rows(table, columns, found, texts, targets, split_N, cluster_P)
+        cluster_P = read_clusters(table, columns.cluster, proteins, members_NK[:, 0], findings=findings)
+    return Rows(table, columns, proteins, members_NK, texts, targets, split_N, cluster_P)
+
+
+def _read_members(
+    table: Table, columns: ExampleColumns, settings: DataSettings, *, findings: Findings
+) -> tuple[Proteins, np.ndarray]:
+    """The unique proteins of a table of examples, and (N, K) int64 rows into them; -1: unknown, a problem."""
+    members = ExampleMembers(table.path, table.kind, columns, settings)
+    cells = zip(*(table.cells[column] for column in members.columns), strict=True)
+    numbers = array("q")
+    for line, row in zip(table.lines, cells, strict=True):
+        numbers.extend(members.take(line, row))
+    found = members.find(findings=findings)
+    numbers_NK = np.array(numbers, np.int64).reshape(len(table), -1)
+    return found.proteins, np.append(found.row_of_M, -1)[numbers_NK]
 
 
 def _wanted_kind(settings: DataSettings, kind: TargetKind | None) -> TargetKind | None:
@@ -132,57 +145,7 @@ def check_data_settings(settings: DataSettings, *, classes: tuple[str, ...] | No
     raise_problems("the settings of the data do not fit together", problems)
 
 
-def _find_proteins(
-    table: Table, columns: ExampleColumns, settings: DataSettings, *, findings: Findings
-) -> FoundProteins:
-    ids = [member.id for member in columns.members if member.sequence is None and member.id is not None]
-    if settings.sequences is None or not ids:
-        if settings.sequences is not None:
-            note_unread_sequences(settings, findings=findings)
-        return proteins_in_table(table, columns.members, findings=findings)
-    source = read_table(settings.sequences, findings=findings)
-    column_id = settings.column_id
-    if settings.task != "pair" and column_id not in source.cells:
-        column_id = None  # it names the column of the examples
-    found_columns = find_protein_columns(
-        source, column_id=column_id, column_sequence=settings.column_sequence, needs_id=True, findings=findings
-    )
-    return proteins_in_file(table, ids, source, found_columns, findings=findings)
-
-
-def note_unread_sequences(settings: DataSettings, *, findings: Findings) -> None:
-    """The note on a file of sequences that is not needed."""
-    findings.notes.append(f"{settings.sequences}: not read, since {settings.data} holds the sequences")
-
-
-def _check_lengths(found: FoundProteins, settings: DataSettings, *, findings: Findings) -> None:
-    """Proteins beyond max_residues: problems where they are refused, else counted."""
-    lengths = list(map(len, found.proteins.sequences))
-    long = [index for index, length in enumerate(lengths) if length > settings.max_residues]
-    if settings.long_proteins == "error":
-        for index in long:
-            what = long_problem(found.proteins.ids[index], lengths[index], settings)
-            findings.add("long proteins", f"{found.places[index]}: {what}")
-    else:
-        note_long(len(long), len(found.proteins), settings, findings=findings)
-
-
-def long_problem(name: str, num_residues: int, settings: DataSettings) -> str:
-    """What is wrong with a protein that is too long, where that is refused."""
-    mend = "remove it, or say --long-proteins crop (or window)"
-    than = f"more than --max-residues {settings.max_residues}"
-    return f"protein {quoted(name)} has {num_residues:,} residues, {than}; {mend}"
-
-
-def note_long(num_long: int, num_proteins: int, settings: DataSettings, *, findings: Findings) -> None:
-    """The note on proteins that are too long, where there are any and they are not refused."""
-    if num_long:
-        done = "cropped to that" if settings.long_proteins == "crop" else "read in overlapping windows"
-        number = f"{counted(num_long, 'protein')} of {num_proteins:,}"
-        findings.notes.append(f"{settings.data}: {number} longer than {settings.max_residues:,} residues, {done}")
-
-
-def note_unread(settings: DataSettings, *, findings: Findings) -> None:
+def _note_unread(settings: DataSettings, *, findings: Findings) -> None:
     """The notes on columns that are named and have no use where no labels are read."""
     given = {
         "--column-label": settings.column_label,
@@ -193,30 +156,35 @@ def note_unread(settings: DataSettings, *, findings: Findings) -> None:
     findings.notes.extend(f"{settings.data}: {name} is not used: this reads no labels" for name in unread)
 
 
-def _unlabelled(
-    settings: DataSettings, found: FoundProteins, *, classes: tuple[str, ...] | None, kind: TargetKind | None,
-    findings: Findings,
-) -> Dataset:  # fmt: skip
+def end_unlabelled(settings: DataSettings, *, findings: Findings) -> tuple[str, ...]:
+    """The end of a reading without labels: the notes. Raises UserError with all problems."""
     findings.raise_problems(settings.data)
-    note_unread(settings, findings=findings)
+    _note_unread(settings, findings=findings)
+    return tuple(findings.notes)
+
+
+def _unlabelled(
+    rows: Rows, settings: DataSettings, *, classes: tuple[str, ...] | None, kind: TargetKind | None, findings: Findings
+) -> Dataset:
+    notes = end_unlabelled(settings, findings=findings)
     default = SYMMETRY_CLASSES if settings.task == "symmetry" else ()
     return Dataset(
         task=settings.task,
         kind=kind or USUAL_KIND[settings.task],
-        proteins=found.proteins,
-        members_NK=found.members_NK,
+        proteins=rows.proteins,
+        members_NK=rows.members_NK,
         targets=None,
         classes=default if classes is None else classes,
-        notes=tuple(findings.notes),
+        notes=notes,
     )
 
 
 def _labelled(rows: Rows, settings: DataSettings, *, targets: Targets, findings: Findings) -> Dataset:
     facts = {"label": targets.values} | ({} if rows.split_N is None else {"split": rows.split_N})
-    kept_M = first_of_each(rows.table, rows.found.proteins, rows.found.members_NK, facts=facts, findings=findings)
+    kept_M = first_of_each(rows.table, rows.proteins, rows.members_NK, facts=facts, findings=findings)
     findings.raise_problems(settings.data)
     if rows.split_N is not None:
-        note_split(rows.table.path, rows.found.members_NK[kept_M], rows.split_N[kept_M], findings=findings)
+        note_split(rows.table.path, rows.members_NK[kept_M], rows.split_N[kept_M], findings=findings)
     return labelled_dataset(rows, kept_M, task=settings.task, targets=targets, findings=findings)
 
 
@@ -225,8 +193,8 @@ def labelled_dataset(rows: Rows, kept_M: np.ndarray, *, task: Task, targets: Tar
     return Dataset(
         task=task,
         kind=targets.kind,
-        proteins=rows.found.proteins,
-        members_NK=rows.found.members_NK[kept_M],
+        proteins=rows.proteins,
+        members_NK=rows.members_NK[kept_M],
         targets=targets.values[kept_M],
         classes=targets.classes,
         split_N=None if rows.split_N is None else rows.split_N[kept_M],

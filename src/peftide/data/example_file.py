@@ -1,16 +1,11 @@
 """Examples that are single proteins, each with its sequence in the table itself: a file of any size."""
 
 from peftide.config import DataSettings
-from peftide.data.columns import find_example_columns
-from peftide.data.datasets import (
-    check_data_settings,
-    long_problem,
-    note_long,
-    note_unread,
-    note_unread_sequences,
-)
+from peftide.data.columns import check_columns, find_example_columns
+from peftide.data.datasets import check_data_settings, end_unlabelled
 from peftide.data.files import recognise
 from peftide.data.findings import Findings
+from peftide.data.members import long_problem, note_long, note_unread_sequences
 from peftide.data.portions import PortionSize
 from peftide.data.protein_file import ProteinFile
 from peftide.data.protein_scan import Scan, ScanRules, scan_proteins
@@ -35,6 +30,7 @@ def scan_examples(
     findings = Findings()
     header = read_header(settings.data, findings=findings)
     columns = find_example_columns(rowless_table(header), settings, labelled=False, findings=findings)
+    check_columns(settings.data, findings=findings)
     if settings.sequences is not None:
         note_unread_sequences(settings, findings=findings)
     rules = ScanRules(size, merges=False, max_residues=settings.max_residues, crops=settings.long_proteins == "crop")
@@ -47,6 +43,4 @@ def scan_examples(
             findings.add("long proteins", problem)
     else:
         note_long(len(long), scan.num_unique, settings, findings=findings)
-    findings.raise_problems(settings.data)
-    note_unread(settings, findings=findings)
-    return scan, tuple(findings.notes)
+    return scan, end_unlabelled(settings, findings=findings)

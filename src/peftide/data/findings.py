@@ -9,18 +9,30 @@ from itertools import islice
 from peftide.errors import raise_problems
 
 SHOWN = 50
+MOST_KEPT = 1000  # of a kind, in full
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Problems by kind and notes, collected while a file is read; `raise_problems` ends the reading."""
+    """Problems by kind and notes, collected while a file is read; `raise_problems` ends the reading.
+
+    Of a kind with very many problems the first are kept in full, the others as empty texts: 8 bytes each.
+    """
 
     notes: list[str] = field(default_factory=list)
     problems: dict[str, list[str]] = field(default_factory=dict)
 
     def add(self, kind: str, problem: str) -> None:
         """One more problem; the kinds share the lines that are shown."""
-        self.problems.setdefault(kind, []).append(problem)
+        known = self.problems.setdefault(kind, [])
+        known.append(problem if len(known) < MOST_KEPT else "")
+
+    def join(self, later: "Findings") -> None:
+        """What was found of the same file apart, as if it had been found now."""
+        self.notes.extend(later.notes)
+        for kind, problems in later.problems.items():
+            for problem in problems:
+                self.add(kind, problem)
 
     def withdraw(self, kinds: Collection[str]) -> dict[str, list[str]]:
         """Take the problems of some kinds out, so that they no longer end the reading; return them by kind."""

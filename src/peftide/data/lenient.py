@@ -39,7 +39,7 @@ def read_leniently(settings: DataSettings) -> tuple[Dataset, tuple[str, ...]]:
             f"{settings.data}: no column says which examples are for train, val and test, so there is nothing to "
             "compare; name it with --column-split, or make one with peftide split"
         )
-    proteins, members_NK = rows.found.proteins, rows.found.members_NK
+    proteins, members_NK = rows.proteins, rows.members_NK
     problems = Findings(problems=findings.problems)  # without notes: nothing is merged here
     first_of_each(
         rows.table, proteins, members_NK, facts={"label": rows.targets.values, "split": rows.split_N}, findings=problems

@@ -8,13 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftide.data.cleaned import name_problem, note_named_by_sequence, note_remarks, remarks, sequence_problem
-from peftide.data.findings import Findings, counted, quoted, repeated
+from peftide.data.findings import MOST_KEPT, Findings, quoted
 from peftide.data.portions import PortionCutter, PortionSize, record_digest
 from peftide.data.protein_file import CheckedFile, ProteinFile, Row
 from peftide.data.repeats import Repeats, RowDigests
 from peftide.data.sequences import Cleaned
-
-MOST_KEPT = 1000  # of one kind, in full; an error shows 50
+from peftide.data.trimming import Trimming
 
 
 @dataclass(frozen=True)
@@ -95,8 +94,7 @@ class _Reading:
     def __init__(self, file: ProteinFile, rules: ScanRules) -> None:
         self.file, self.rules = file, rules
         self.digests, self.cutter = RowDigests(), PortionCutter(rules.portion)
-        self.num_trimmed = 0
-        self.num_nameless, self.first_nameless = 0, 0
+        self.trimming = Trimming(file.columns.id or "")
         self.problems: dict[str, Finds] = defaultdict(Finds)
         self.remarks: dict[str, array] = defaultdict(lambda: array("q"))  # hashes of sequences as written
         self.long, self.unfit = Finds(), Finds()
@@ -104,7 +102,8 @@ class _Reading:
     def take(self, row: int, found: Row) -> None:
         """One more row."""
         name, cleaned = found.cleaned()
-        self.num_trimmed += found.raw_name is not None and name != found.raw_name
+        if found.raw_name is not None:
+            self.trimming.trim(found.line, found.raw_name)
         record = record_digest(name, cleaned.sequence)
         self.digests.add(name or f"\0{row}", record)  # a missing id is no repetition of another
         num_residues = len(cleaned.sequence)
@@ -114,9 +113,6 @@ class _Reading:
             self.remarks[remark].append(hash(found.raw_sequence))
         if name:
             self._check(row, found.line, name, cleaned)
-        else:
-            self.first_nameless = self.first_nameless or found.line
-            self.num_nameless += 1
 
     def _check(self, row: int, line: int, name: str, cleaned: Cleaned) -> None:
         place, num_residues = self.file.header.place(line), len(cleaned.sequence)
@@ -132,13 +128,7 @@ class _Reading:
     def tell(self, repeats: Repeats, *, findings: Findings) -> None:
         """Everything to the findings."""
         path, kind = self.file.header.path, self.file.header.file_format.kind
-        if self.num_trimmed:
-            what = f"white space around {counted(self.num_trimmed, 'value')} of {self.file.columns.id!r} removed"
-            findings.notes.append(f"{path}: {what}")
-        if self.num_nameless:
-            what = "a header without an id" if kind == "fasta" else f"no value in column {self.file.columns.id!r}"
-            what += f"{repeated(range(self.num_nameless))}; fill it in or remove the row"
-            findings.add("empty cells", f"{self.file.header.place(self.first_nameless)}: {what}")
+        self.trimming.tell(path, kind, findings=findings)
         if self.file.columns.id is None:
             note_named_by_sequence(path, findings=findings)
         for problem in _other_sequences(self.file, repeats):

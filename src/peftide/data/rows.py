@@ -150,7 +150,7 @@ def _iterate_parquet(header: Header, names: Sequence[str], findings: Findings) -
             yield from ((number, ()) for number in range(1, file.metadata.num_rows + 1))
             return
         first = 1
-        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(names), use_threads=False):
+        for batch in file.iter_batches(ROWS_AT_ONCE, columns=list(dict.fromkeys(names)), use_threads=False):
             columns = [batch.column(batch.schema.get_field_index(name)).to_pylist() for name in names]
             for line, cells in enumerate(zip(*columns, strict=True), start=first):
                 yield line, tuple([_text(cell) for cell in cells])

@@ -4,8 +4,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from peftide.data.files import FileKind
-from peftide.data.findings import Findings, counted, repeated
+from peftide.data.findings import Findings
 from peftide.data.rows import Header, iterate_rows, place_of, read_header
+from peftide.data.trimming import Trimming
 
 
 @dataclass(frozen=True)
@@ -40,15 +41,9 @@ def read_table(path: str, *, findings: Findings) -> Table:
 
 def trimmed(table: Table, column: str, *, findings: Findings) -> list[str]:
     """The cells of a column without white space around them; those changed are counted, empty ones are problems."""
-    cells = table.cells[column]
-    texts = [cell.strip() for cell in cells]
-    num_changed = sum(text != cell for text, cell in zip(texts, cells, strict=True))
-    if num_changed:
-        findings.notes.append(f"{table.path}: white space around {counted(num_changed, 'value')} of {column!r} removed")
-    empty = [row for row, text in enumerate(texts) if not text]
-    if empty:
-        what = "a header without an id" if table.kind == "fasta" else f"no value in column {column!r}"
-        findings.add("empty cells", f"{table.place(empty[0])}: {what}{repeated(empty)}; fill it in or remove the row")
+    trimming = Trimming(column)
+    texts = [trimming.trim(line, cell) for line, cell in zip(table.lines, table.cells[column], strict=True)]
+    trimming.tell(table.path, table.kind, findings=findings)
     return texts
 
 

@@ -1,4 +1,4 @@
-"""The checks of examples: splits, self pairs, repeated and contradictory ones, classes without an example."""
+"""The checks of examples: splits, clusters, repeated and contradictory ones, classes without an example."""
 
 from collections.abc import Iterable
 
@@ -59,15 +59,6 @@ def read_clusters(
             findings.add("clusters", f"{table.place(row)}: {who} is in another cluster than at {where}; keep one")
     findings.notes.append(f"{table.path}: {counted(len(number_of), 'cluster')} as given in column {column!r}")
     return cluster_P
-
-
-def check_self_pairs(table: Table, proteins: Proteins, members_NK: np.ndarray, *, findings: Findings) -> None:
-    """A pair of a protein with itself is a problem."""
-    same_N = (members_NK[:, 0] == members_NK[:, -1]) & (members_NK[:, 0] >= 0)
-    for row in np.flatnonzero(same_N).tolist():
-        name = quoted(proteins.ids[members_NK[row, 0]])
-        what = f"{name} is paired with itself; remove the row, or accept homodimers with --allow-self-pairs"
-        findings.add("self pairs", f"{table.place(row)}: {what}")
 
 
 def first_of_each(

@@ -38,14 +38,14 @@ def read_written(settings: DataSettings, *, positives_only: bool) -> Written:
     labels = _positive_labels(rows, settings, findings=findings) if positives_only else rows.labels
     assert labels is not None
     facts = {} if rows.targets is None else {"label": rows.targets.values}
-    kept_M = first_of_each(rows.table, rows.found.proteins, rows.found.members_NK, facts=facts, findings=findings)
+    kept_M = first_of_each(rows.table, rows.proteins, rows.members_NK, facts=facts, findings=findings)
     findings.raise_problems(settings.data)
     if rows.targets is not None:
         dataset = labelled_dataset(rows, kept_M, task=settings.task, targets=rows.targets, findings=findings)
     else:
-        members_MK, classes = rows.found.members_NK[kept_M], (negative_of(labels[0]), labels[0])
+        members_MK, classes = rows.members_NK[kept_M], (negative_of(labels[0]), labels[0])
         dataset = Dataset(
-            settings.task, "binary", rows.found.proteins, members_MK, None, classes, notes=tuple(findings.notes)
+            settings.task, "binary", rows.proteins, members_MK, None, classes, notes=tuple(findings.notes)
         )
     has_sequences = any(member.sequence is not None for member in rows.columns.members)
     return Written(dataset, tuple(labels[row] for row in kept_M.tolist()), has_sequences)

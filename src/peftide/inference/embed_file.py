@@ -4,6 +4,7 @@ from functools import partial
 from pathlib import Path
 
 from rich.console import Console
+from rich.text import Text
 
 from peftide.config import EmbedSettings
 from peftide.data.cleaned import note_merged
@@ -66,7 +67,7 @@ def _scan(settings: EmbedSettings, embedder: Embedder, size: PortionSize, consol
         crops=embedder.long_proteins == "crop",
         is_unfit=lambda name: is_unfit(settings.out, name),
     )
-    with console.status(f"reading {path}"):
+    with console.status(Text(f"reading {path}")):
         scan = scan_proteins(file, rules, findings=findings)
     findings.raise_problems(path)
     note_merged(path, len(scan.repeats), findings=findings)

@@ -1,11 +1,10 @@
-"""A file of examples to a file of predictions: in portions, resumable; single proteins with memory that does not grow.
+"""A file of examples to a file of predictions: in portions, resumable, with memory that does not grow with its rows.
 
-Shapes: P proteins, D width.
+Shapes: N examples, K proteins of an example, P proteins, D width.
 """
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from rich.console import Console
+from rich.text import Text
 
 from peftide.config import DataSettings, PredictSettings
-from peftide.data.datasets import read_dataset
 from peftide.data.example_file import scan_examples, stand_alone
+from peftide.data.member_file import ROWS_AT_ONCE, MemberFile, member_file
+from peftide.data.member_scan import scan_members
 from peftide.data.portions import PortionSize, ProteinsInMemory, outlines_digest
 from peftide.data.writers import check_table_path, write_rows
 from peftide.inference.computing import computing
@@ -50,12 +51,14 @@ def predict_file(
     console: Console,
     *,
     portion: PortionSize = VECTOR_PORTION,
+    rows_at_once: int = ROWS_AT_ONCE,
     each: Each = lambda columns: None,
 ) -> None:
     """Score every example of a file and write the table; killed at any moment, the same call goes on.
 
-    each: told of the columns of each chunk of rows that is written. Raises UserError for whatever the user can mend:
-    data, settings, an unfinished prediction of another kind at the same place, a full disk.
+    rows_at_once: of a table of pairs, or of ids alone, in memory while it is read. each: told of the columns of each
+    chunk of rows that is written. Raises UserError for whatever the user can mend: data, settings, an unfinished
+    prediction of another kind at the same place, a full disk.
     """
     check_table_path(settings.out)
     predictor = load_predictor(settings)
@@ -63,7 +66,7 @@ def predict_file(
     if stand_alone(wanted):
         _predict_alone(wanted, settings, predictor, console, portion=portion, each=each)
     else:
-        _predict_joined(wanted, settings, predictor, console, portion=portion, each=each)
+        _predict_joined(settings, predictor, console, portion=portion, rows_at_once=rows_at_once, each=each)
 
 
 def _predict_alone(
@@ -77,7 +80,7 @@ def _predict_alone(
 ) -> None:
     """Proteins whose sequences are in the table itself: each portion of it is encoded and scored by itself."""
     target = predictor.model.target
-    with console.status(f"reading {settings.data}"):
+    with console.status(Text(f"reading {settings.data}")):
         scan, notes = scan_examples(wanted, portion, classes=target.classes, kind=target.kind)
     _say(notes, console)
     source = scan.checked
@@ -93,32 +96,36 @@ def _predict_alone(
 
 
 def _predict_joined(
-    wanted: DataSettings,
     settings: PredictSettings,
     predictor: Predictor,
     console: Console,
     *,
     portion: PortionSize,
+    rows_at_once: int,
     each: Each,
 ) -> None:
-    """Pairs, and proteins whose sequences are in another file: all are read, encoded once each, and then scored."""
-    model = predictor.model
-    dataset = read_dataset(wanted, labelled=False, classes=model.target.classes, kind=model.target.kind)
-    _say(dataset.notes, console)
-    rows, members = np.unique(dataset.members_NK, return_inverse=True)
-    ids, sequences = dataset.proteins.ids, dataset.proteins.sequences
-    proteins = Proteins(tuple(ids[row] for row in rows), tuple(sequences[row] for row in rows))
-    dataset = replace(dataset, proteins=proteins, members_NK=members.reshape(dataset.members_NK.shape))
-    most_residues = model.max_residues if model.long_proteins == "crop" else None
-    source = ProteinsInMemory.cut(proteins, portion, most_residues=most_residues)
-    content = hashlib.sha256(outlines_digest(source.outlines).encode() + dataset.members_NK.tobytes())
-    manifest = _manifest(predictor, content.hexdigest()[:16])
-    with parts_folder(Path(settings.out), manifest, what="prediction") as folder, interruptible(folder, console):
-        vectors = TableParts(folder, "vectors", manifest)
-        vectors_PD = _encode(source, predictor, vectors, settings, console)
-        parts = TableParts(folder, "predictions", manifest)
-        _score(dataset, vectors_PD, predictor, parts, console)
-        _write(settings, parts.read_all(len(_chunks(dataset))), folder, console, each=each)
+    """Pairs, and proteins whose sequences are in another file: the different ones are encoded, then examples scored.
+
+    Memory grows with the different proteins, not with the examples.
+    """
+    model, out = predictor.model, Path(settings.out)
+    with member_file(out.absolute().parent, 2 if model.task == "pair" else 1, rows_at_once=rows_at_once) as members:
+        with console.status(Text(f"reading {settings.data}")):
+            wanted, target = data_settings(model, settings), model.target
+            proteins, notes = scan_members(wanted, members, classes=target.classes, kind=target.kind)
+        _say(notes, console)
+        most_residues = model.max_residues if model.long_proteins == "crop" else None
+        source = ProteinsInMemory.cut(proteins, portion, most_residues=most_residues)
+        content = hashlib.sha256(outlines_digest(source.outlines).encode())
+        for chunk_NK in members.chunks():
+            content.update(chunk_NK.tobytes())
+        manifest = _manifest(predictor, content.hexdigest()[:16])
+        with parts_folder(out, manifest, what="prediction") as folder, interruptible(folder, console):
+            vectors = TableParts(folder, "vectors", manifest)
+            vectors_PD = _encode(source, predictor, vectors, settings, console)
+            parts = TableParts(folder, "predictions", manifest)
+            _score(proteins, members, vectors_PD, predictor, parts, console)
+            _write(settings, parts.read_all(len(_chunks(len(members)))), folder, console, each=each)
     remove_parts(folder)
 
 
@@ -141,19 +148,28 @@ def _encode(
     return np.memmap(file, np.float32, mode="r", shape=(len(source.proteins), embedder.encoder.backbone.width))
 
 
-def _chunks(dataset: Dataset) -> list[range]:
+def _chunks(num_examples: int) -> list[range]:
     """The rows of each part of the scores."""
-    rows = range(len(dataset))
+    rows = range(num_examples)
     return [rows[start : start + ROWS_IN_PART] for start in rows[::ROWS_IN_PART]]
 
 
-def _score(dataset: Dataset, vectors_PD: np.ndarray, predictor: Predictor, parts: TableParts, console: Console) -> None:
-    with live_bar(console, len(dataset), doing="scoring", unit="examples") as advance:
-        for number, rows in enumerate(_chunks(dataset)):
-            examples = dataset.subset(np.array(rows))
+def _score(
+    proteins: Proteins,
+    members: MemberFile,
+    vectors_PD: np.ndarray,
+    predictor: Predictor,
+    parts: TableParts,
+    console: Console,
+) -> None:
+    model = predictor.model
+    with live_bar(console, len(members), doing="scoring", unit="examples") as advance:
+        for number, rows in enumerate(_chunks(len(members))):
             if not parts.is_there(number, SCORED, say=lambda text: console.print(text, highlight=False)):
+                members_NK = members.rows(rows.start, rows.stop)
+                examples = Dataset(model.task, model.target.kind, proteins, members_NK, None, model.target.classes)
                 parts.write(number, SCORED, predict_encoded(predictor, examples, vectors_PD))
-            advance(len(examples))
+            advance(len(rows))
 
 
 def _manifest(predictor: Predictor, examples: str) -> dict[str, Any]:

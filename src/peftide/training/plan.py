@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from rich.console import Console
+from rich.text import Text
 
 from peftide.config import CostSettings, Method, PlanSettings, TrainSettings
 from peftide.data.writers import check_folder_place, make_folder, write_json
@@ -73,7 +74,7 @@ def run_plan(settings: PlanSettings, console: Console) -> Plan:
     rows = []
     for backbone in settings.backbones:
         for method in settings.methods:
-            with console.status(f"probing {method} on {backbone}"):
+            with console.status(Text(f"probing {method} on {backbone}")):
                 rows.append(_row(_candidate(settings, backbone, method), dataset, machine, room))
     said = recommendation(rows, limit_bytes=room.limit_bytes)
     plan = Plan(tuple(rows), room.limit_bytes, said, describe(machine))
