@@ -20,9 +20,9 @@ proteins of Bernett et al. 2023, an epoch made in 0.7 to 2.4 seconds of one core
 
 Both refinements have a reason. Dense parts of the graph are rich in true pairs: without strata the share of positives
 varies between steps (standard deviation) by 0.07 to 0.11 there, by 0.24 to 0.29 on the yeast pairs of Du et al. 2017,
-whose positives and negatives have different hubs. Without variety a head on frozen embeddings, trained in steps of
-1,024, ends 0.003 below shuffled steps in test AUPR (three seeds, three epochs); with it the two are equal. The time
-grows with the number of proteins.
+whose positives and negatives have different hubs. Without variety a head on frozen embeddings ends 0.003 below shuffled
+steps in AUPR, in steps of 64 (five seeds) and of 1,024 (three); with variety 0.2 or 0.5 it is 0.001 to 0.003, which no
+size of the steps tells apart (docs/results.md). The time grows with the number of proteins.
 
 Shapes: N examples, P proteins, B examples of a step, K proteins of an example, C strata, S steps.
 """
