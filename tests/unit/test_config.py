@@ -285,6 +285,7 @@ def values_of(item: Setting) -> st.SearchStrategy[Any]:
     special = {
         "device": st.sampled_from(["auto", "cpu", "cuda:3", "mps"]),
         "target": st.sampled_from(["auto", "multilabel"]),
+        "lora_layers": st.sampled_from(["last-quarter", "all", "last:3", "5,7-9"]),
         "memory": st.sampled_from([None, "6GB", "500 MiB"]),
         "vary": st.sampled_from([None, ("seed=1,2", "epochs=1,2")]),
         "val_fraction": st.floats(0.01, 0.49),

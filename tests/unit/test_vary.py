@@ -82,6 +82,14 @@ def test_a_setting_that_a_combination_would_ignore_is_refused() -> None:
     assert sweep("--vary method=head,lora --vary epochs=1,2").method == "lora"
 
 
+def test_layers_that_cannot_be_read_are_refused_before_the_first_trial() -> None:
+    said = refused("--vary lora_layers=last-quarter,last-half,1-,5+7-9 --vary lora_rank=1,2")
+    assert "(2 problems)" in said
+    assert "lora_layers must be last-quarter, all, last:K, or 1-based layers such as 5,7-9, not 'last-half'" in said
+    assert "not '1-'" in said
+    assert sweep("--vary lora_layers=all,last:4,5+7-9").lora_layers == "last-quarter"
+
+
 def test_a_range_needs_optuna() -> None:
     assert "say --search optuna" in refused("--vary learning_rate=1e-4..1e-2")
     assert sweep("--vary learning_rate=1e-4..1e-2 --search optuna").search == "optuna"
