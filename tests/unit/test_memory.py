@@ -1,6 +1,8 @@
 """Memory: what training takes by count, how a limit is kept, and what the system says."""
 
 import io
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -35,12 +37,6 @@ from peftide.training.resident import (
     available_bytes,
     can_free_at_once,
     cgroup_rooms,
-    free_at_once,
-    give_back,
-    held_bytes,
-    keep_freed,
-    peak_bytes,
-    start_peak,
 )
 from peftide.training.run import run_training
 
@@ -339,21 +335,31 @@ def test_training_within_a_limit_says_how_it_runs(tmp_path, esm_folder):
     assert f"{LARGEST_BUDGET:,} tokens at once" in said.getvalue()
 
 
+PEAK = """
+import torch
+from peftide.training.resident import free_at_once, give_back, held_bytes, peak_bytes, start_peak
+
+cpu = torch.device("cpu")
+free_at_once(cpu)
+give_back(cpu)
+before = held_bytes(cpu)
+assert start_peak(cpu)
+block = torch.ones(48 * 2**20, dtype=torch.uint8)
+held = held_bytes(cpu)
+del block
+print(held - before, peak_bytes(cpu) - before, held_bytes(cpu) - before)
+"""
+
+
 @pytest.mark.skipif(not can_free_at_once(CPU.device), reason="needs Linux with glibc")
 def test_a_peak_is_seen_after_its_memory_is_gone_and_freed_memory_goes_back():
-    cpu = CPU.device
-    free_at_once(cpu)
-    try:
-        give_back(cpu)
-        before = held_bytes(cpu)
-        assert start_peak(cpu)
-        block = torch.ones(48 * MEBIBYTE, dtype=torch.uint8)
-        assert held_bytes(cpu) - before >= 40 * MEBIBYTE
-        del block
-        assert peak_bytes(cpu) - before >= 40 * MEBIBYTE
-        assert held_bytes(cpu) - before < 24 * MEBIBYTE
-    finally:
-        keep_freed(cpu)
+    """In a process of its own: in one with a history the block may land in a hole, which stays when it is freed."""
+    done = subprocess.run([sys.executable, "-c", PEAK], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    held, peak, after = (int(number) / MEBIBYTE for number in done.stdout.split())
+    assert held >= 40
+    assert peak >= 40
+    assert after < 24
 
 
 def test_a_job_of_a_cluster_may_take_what_its_control_group_leaves(tmp_path):
