@@ -1,4 +1,4 @@
-"""embed, predict and screen on a cluster of two workers: the results of one machine, also where a worker is killed."""
+"""embed and screen on a cluster of two workers: the results of one machine, also where a worker is killed."""
 
 import importlib.util
 import io
@@ -8,10 +8,13 @@ from collections import Counter
 
 import pytest
 
-from conftest import random_sequence
-from peftide.config import EmbedSettings, check_settings
+import peftide
+from conftest import random_sequence, write_examples
+from peftide.config import EmbedSettings, ScreenSettings, TrainSettings, check_settings
 from peftide.errors import UserError
 from peftide.inference.ray_workers import worker_shares
+from peftide.inference.screen import run_screen
+from peftide.inference.screen_estimate import has_fast_integers
 
 needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'peftide[ray]'"
@@ -85,6 +88,73 @@ def test_a_killed_worker_repeats_its_portion_alone_and_the_result_is_that_of_one
     assert list(tmp_path.glob(".*.parts")) == []
 
 
+# The first worker that has the second band is killed; every band that is begun is written down.
+SCREEN_PROGRAM = """
+import io, os, signal, sys
+from pathlib import Path
+import ray
+from rich.console import Console
+from peftide.config import ScreenSettings
+from peftide.inference import screen, screen_workers
+from peftide.inference.work import Loaded
+
+bundle, data, out, begun, options = sys.argv[1:]
+load_bands = screen_workers.load_bands
+
+def load(screening, settings):
+    loaded = load_bands(screening, settings)
+    def work(band, *, advance):
+        killed = Path(begun + ".killed")
+        with open(begun, "a") as stream:
+            stream.write(f"{band.number}\\n")
+        if band.number == 1 and not killed.exists():
+            killed.write_text(str(os.getpid()))
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loaded.work(band, advance=advance)
+    return Loaded(loaded.identity, work)
+
+ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+screen_workers.load_bands = load
+common = dict(bundle=bundle, data=data, device="cpu", precision="fp32", threads=1)
+screen.run_screen(
+    ScreenSettings(**common, out=out, ray="auto", top_k=5), Console(file=io.StringIO()),
+    estimate_from_pairs=0 if options == "estimated" else 10**9,
+)
+"""
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "scores", ["exact", pytest.param("estimated", marks=pytest.mark.skipif(not has_fast_integers(), reason="no VNNI"))]
+)
+def test_a_screen_by_two_workers_one_of_them_killed_is_that_of_one_process(esm_folder, tmp_path, scores):
+    from rich.console import Console
+
+    data = write_examples(tmp_path, "pair")
+    bundle, fasta, begun = tmp_path / "bundle", tmp_path / "proteome.fasta", tmp_path / "begun"
+    common = {"device": "cpu", "precision": "fp32", "threads": 1}
+    peftide.train(
+        TrainSettings(
+            **data, **common, out=str(bundle), backbone=str(esm_folder), method="head", head_width=16, epochs=2,
+            batch_examples=8, baselines="none", cache_dir=str(tmp_path / "cache"),
+        )
+    )  # fmt: skip
+    fasta.write_text("".join(f">Q{n:04d}\n{random_sequence(4 + (7 * n) % 29, seed=n)}\n" for n in range(1200)))
+    one, many = tmp_path / "one.parquet", tmp_path / "many.parquet"
+    run_screen(
+        ScreenSettings(bundle=str(bundle), data=str(fasta), out=str(one), top_k=5, **common),
+        Console(file=io.StringIO()),
+        estimate_from_pairs=0 if scores == "estimated" else 10**9,
+    )
+    words = [sys.executable, "-c", SCREEN_PROGRAM, *map(str, (bundle, fasta, many, begun, scores))]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=500)
+    assert done.returncode == 0, done.stderr
+    assert many.read_bytes() == one.read_bytes()
+    assert Counter(begun.read_text().split()) == {"0": 1, "1": 2, "2": 1}
+    assert list(tmp_path.glob(".*.parts")) == []
+
+
 def test_workers_take_a_gpu_each_or_the_cpus_that_threads_says():
     given = {"data": "", "out": "", "ray": "auto"}
     nodes = [{"CPU": 16.0, "GPU": 4.0}, {"CPU": 8.0}, {"memory": 1.0}]
@@ -104,14 +174,14 @@ def test_the_cache_is_said_to_be_ignored_beside_ray():
     assert [warning.split()[0] for warning in warnings] == ["cache_limit_gb"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("ray") is not None, reason="Ray is installed")
-def test_without_ray_the_error_says_what_to_install(esm_folder, tmp_path):
+def test_without_ray_the_error_says_what_to_install(esm_folder, tmp_path, monkeypatch):
     from rich.console import Console
 
     from peftide.inference.embed_file import embed_file
 
     fasta = tmp_path / "proteins.fasta"
     fasta.write_text(">A\nMKV\n")
+    monkeypatch.setitem(sys.modules, "ray", None)  # as where there is none
     settings = EmbedSettings(
         data=str(fasta), out=str(tmp_path / "e.h5"), backbone=str(esm_folder), device="cpu", precision="fp32",
         threads=1, ray="auto",

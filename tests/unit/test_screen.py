@@ -22,7 +22,7 @@ from peftide.config import PredictSettings, ScreenSettings, TrainSettings
 from peftide.errors import UserError
 from peftide.evaluation.calibration import Calibration
 from peftide.inference.screen import run_screen
-from peftide.inference.screen_bands import Scorer, estimating_scorer, score_bands
+from peftide.inference.screen_bands import Scorer, estimating_scorer, one_by_one, score_bands
 from peftide.inference.screen_estimate import has_fast_integers
 from peftide.inference.screen_pairs import pair_space
 from peftide.inference.screen_parts import open_parts
@@ -224,7 +224,7 @@ def test_a_screen_interrupted_again_and_again_keeps_the_same_pairs(bundles, tmp_
                 raise EndedError
 
         with open_parts(out, {}) as parts:
-            score_bands(space, scorer, selection, parts, pool=pool, advance=advance)
+            score_bands(space, selection, parts, one_by_one(space, scorer, selection, pool), advance=advance)
             return concatenated(map(selection.still_kept, parts.read_bands()))
 
     expected = kept(tmp_path / "whole", pieces_at_most=10**9)
@@ -278,7 +278,7 @@ def test_a_second_process_is_kept_from_the_same_screen(tmp_path):
         with pytest.raises(UserError, match="another process is at work"):
             stack.enter_context(open_parts(tmp_path / "scores.parquet", {}))
     with open_parts(tmp_path / "scores.parquet", {}) as parts:
-        assert parts.num_bands() == 0
+        assert parts.bands() == []
 
 
 @pytest.mark.parametrize("damage", ["cut off", "altered", "empty"])
@@ -300,7 +300,7 @@ def test_a_damaged_part_is_told_and_made_again(tmp_path, damage):
         assert parts.read_vectors(0, shape=(9, 4)) is None
         with pytest.raises(UserError, match=r"band-00001.parquet: was damaged .*is removed; the same command makes"):
             list(parts.read_bands())
-        assert parts.num_bands() == 1
+        assert parts.bands() == [0, 2]
 
 
 def test_parts_whose_removal_was_cut_short_are_not_those_of_another_screen(tmp_path, monkeypatch):
@@ -320,7 +320,7 @@ def test_parts_whose_removal_was_cut_short_are_not_those_of_another_screen(tmp_p
         with contextlib.suppress(EndedError):
             parts.remove()
     with open_parts(out, {"top_k": 5}) as parts:
-        assert parts.num_bands() == 0
+        assert parts.bands() == []
     parts.remove()
     assert list(tmp_path.iterdir()) == []
 

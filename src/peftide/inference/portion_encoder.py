@@ -105,7 +105,7 @@ def embed_portion(
     return vector_table(portion.ids, vectors_PD)
 
 
-def load_embedding(settings: EmbedSettings) -> Loaded:
+def load_embedding(settings: EmbedSettings) -> Loaded[Portion, pa.Table]:
     """What `peftide embed` does to portions, for any process. Raises UserError where the encoder cannot be had."""
     embedder = load_embedder(settings)
     return Loaded(embedder.identity(), partial(embed_portion, embedder))

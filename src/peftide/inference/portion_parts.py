@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol
 
+import pyarrow as pa
 from rich.console import Console
 
 from peftide.config import MachineSettings
@@ -34,7 +35,7 @@ class Source(Protocol):
         ...
 
 
-def make_parts(source: Source, parts: TableParts, console: Console, compute: Compute) -> None:
+def make_parts(source: Source, parts: TableParts, console: Console, compute: Compute[Portion, pa.Table]) -> None:
     """Make every part that is not there.
 
     Raises UserError where a part cannot be written or the source has changed.

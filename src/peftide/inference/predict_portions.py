@@ -88,13 +88,13 @@ def predict_encoded(predictor: Predictor, examples: Dataset, vectors_PD: np.ndar
     return pa.concat_tables(tables)
 
 
-def load_prediction(settings: PredictSettings) -> Loaded:
+def load_prediction(settings: PredictSettings) -> Loaded[Portion, pa.Table]:
     """What `peftide predict` does to portions of single proteins, for any process. Raises UserError as loading does."""
     predictor = load_predictor(settings)
     return Loaded(predictor.embedder.identity(), partial(predict_portion, predictor))
 
 
-def load_members(settings: PredictSettings | ScreenSettings) -> Loaded:
+def load_members(settings: PredictSettings | ScreenSettings) -> Loaded[Portion, pa.Table]:
     """Vectors of the proteins of pairs by a bundle, for any process. Raises UserError as loading does."""
     embedder = embedder_of(*load_for_inference(settings.bundle, settings), bundle=settings.bundle)
     return Loaded(embedder.identity(), partial(embed_portion, embedder))

@@ -1,4 +1,4 @@
-"""Portions computed by the workers of a Ray cluster: one on its way to each, and only what a lost worker had again.
+"""Tasks done by the workers of a Ray cluster: one on its way to each, and only what a lost worker had again.
 
 Ray is loaded where it is asked for and nowhere else.
 """
@@ -11,59 +11,57 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
-import pyarrow as pa
 from rich.console import Console
 
 from peftide.config import ClusterSettings
-from peftide.data.portions import Portion
 from peftide.errors import UserError
 from peftide.inference.embed import Advance
-from peftide.inference.work import Compute, Identity, Loaded
+from peftide.inference.work import Compute, Done, Identity, Loaded, Task
 from peftide.models.bundle import bundle_files
 
-TRIES_AFTER_LOSS = 3  # of a portion whose worker died; more would only tell that the portion itself ends its worker
+TRIES_AFTER_LOSS = 3  # of a task whose worker died; more would only tell that the task itself ends its worker
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns of what it will do by itself one day
 }
 
 Chosen = TypeVar("Chosen", bound=ClusterSettings)
-Load = Callable[[Chosen], Loaded]
+Load = Callable[[Chosen], Loaded[Task, Done]]
 
 
 @dataclass(frozen=True)
-class Computed:
-    """What comes back of a portion: its table, the residues that were encoded, and what decided the numbers."""
+class Computed(Generic[Done]):
+    """What comes back of a task: its result, how much was done for it, and what decided the numbers."""
 
     number: int
-    table: pa.Table
-    num_residues: int
+    result: Done
+    amount: int
     identity: Identity
 
 
 class Worker:
-    """The actor. It loads its model at its first portion, also where Ray started it again after its process died."""
+    """The actor. It loads its model at its first task, also where Ray started it again after its process died."""
 
-    def __init__(self, load: Callable[[Any], Loaded], settings: Any, bundle: Mapping[str, bytes] | None) -> None:
+    def __init__(self, load: Load[Any, Any, Any], settings: Any, bundle: Mapping[str, bytes] | None) -> None:
         self._load, self._settings, self._bundle = load, settings, bundle
-        self._loaded: Loaded | None = None
+        self._loaded: Loaded[Any, Any] | None = None
 
-    def compute(self, portion: Portion) -> Computed:
-        """Work on one portion. Raises UserError as loading and working do."""
+    def compute(self, task: Any) -> Computed[Any]:
+        """Do one task. Raises UserError as loading and working do."""
         if self._loaded is None:
             self._loaded = self._load_model()
-        num_residues = 0
+        amount = 0
 
         def advance(more: int) -> None:
-            nonlocal num_residues
-            num_residues += more
+            nonlocal amount
+            amount += more
 
-        table = self._loaded.work(portion, advance=advance)
-        return Computed(portion.number, table, num_residues, self._loaded.identity)
+        result = self._loaded.work(task, advance=advance)
+        return Computed(task.number, result, amount, self._loaded.identity)
 
-    def _load_model(self) -> Loaded:
+    def _load_model(self) -> Loaded[Any, Any]:
         if self._bundle is None:
             return self._load(self._settings)
         with TemporaryDirectory(prefix="peftide-bundle-") as folder:
@@ -76,13 +74,22 @@ class Worker:
 
 @contextmanager
 def ray_workers(
-    settings: Chosen, load: Load[Chosen], *, identity: Identity, device: str, console: Console
-) -> Iterator[Compute]:
-    """Yield what has portions computed by the cluster that `settings.ray` names, in whatever order they are done.
+    settings: Chosen,
+    load: Load[Chosen, Task, Done],
+    *,
+    identity: Identity,
+    device: str,
+    doing: str,
+    console: Console,
+) -> Iterator[Compute[Task, Done]]:
+    """Yield what has tasks done by the cluster that `settings.ray` names, in whatever order that is.
 
-    load: a function of a module, called by every worker with settings for it. identity: what this process would
-    compute with, from which workers may not differ. device: kind of device of a worker. Raises UserError without Ray
-    or a cluster, for workers that differ, and where one is lost again and again.
+    load: called by every worker with settings for it: a function of a module, or a partial one whose arguments travel
+        once to each machine.
+    identity: what this process would compute with, from which workers may not differ.
+    device: kind of device of a worker. doing: what is done, for the user.
+
+    Raises UserError without Ray or a cluster, for workers that differ, and where one is lost again and again.
     """
     assert settings.ray is not None
     with _connected(settings.ray) as ray:
@@ -92,42 +99,41 @@ def ray_workers(
         if num_workers == 0:
             lacking = "a GPU" if device == "cuda" else f"{share['num_cpus']} CPUs"
             raise UserError(f"--ray {settings.ray}: no machine of the cluster has {lacking}, which a worker here needs")
-        console.print(f"{num_workers} workers of Ray, each with {_told(share)}; no cache", highlight=False)
+        console.print(f"{doing} by {num_workers} workers of Ray, each with {_told(share)}", highlight=False)
         threads = settings.threads or (None if device == "cuda" else share["num_cpus"])
         bundle = getattr(settings, "bundle", None)
         files = None if bundle is None else ray.put(bundle_files(Path(bundle)))
+        loader = ray.put(load)
         actor = ray.remote(Worker).options(**share, max_restarts=-1, max_task_retries=TRIES_AFTER_LOSS)
         chosen = replace(settings, device=device, threads=threads)
         pool = importlib.import_module("ray.util").ActorPool(
-            [actor.remote(load, chosen, files) for _ in range(num_workers)]
+            [actor.remote(loader, chosen, files) for _ in range(num_workers)]
         )
         with _as_user_error(ray.exceptions, settings.ray):
-            yield lambda portions, advance: _computed(pool, portions, advance, identity=identity)
+            yield lambda tasks, advance: _computed(pool, tasks, advance, identity=identity)
 
 
-def _computed(
-    pool: Any, portions: Iterator[Portion], advance: Advance, *, identity: Identity
-) -> Iterator[tuple[int, pa.Table]]:
-    """Numbers and tables as they come; the next portion is on its way before a table is handed on."""
+def _computed(pool: Any, tasks: Iterator[Task], advance: Advance, *, identity: Identity) -> Iterator[tuple[int, Any]]:
+    """Numbers and results as they come; the next task is on its way before a result is handed on."""
 
-    def next_done() -> Computed:
-        done: Computed = pool.get_next_unordered()
+    def next_done() -> Computed[Any]:
+        done: Computed[Any] = pool.get_next_unordered()
         if done.identity != identity:
             others = [f"{name} {done.identity.get(name)}, here {value}" for name, value in identity.items()
                       if done.identity.get(name) != value]  # fmt: skip
             raise UserError(
                 f"--ray: a worker would give other numbers than this machine ({'; '.join(others)}); give --device and "
-                "--precision that all have, and the same files of the model to all"
+                "--precision that all have, and the same files of the model to all (where only scores differ: --exact)"
             )
         return done
 
-    def handed_on(done: Computed) -> tuple[int, pa.Table]:
-        advance(done.num_residues)
-        return done.number, done.table
+    def handed_on(done: Computed[Any]) -> tuple[int, Any]:
+        advance(done.amount)
+        return done.number, done.result
 
-    for portion in portions:
+    for task in tasks:
         done = None if pool.has_free() else next_done()
-        pool.submit(lambda worker, given: worker.compute.remote(given), portion)
+        pool.submit(lambda worker, given: worker.compute.remote(given), task)
         if done is not None:
             yield handed_on(done)
     while pool.has_next():
@@ -191,6 +197,6 @@ def _as_user_error(exceptions: Any, address: str) -> Iterator[None]:
         raise
     except exceptions.RayError as error:
         raise UserError(
-            f"--ray {address}: the cluster was lost, or a portion with {TRIES_AFTER_LOSS + 1} workers ({error}); "
+            f"--ray {address}: the cluster was lost, or a task with {TRIES_AFTER_LOSS + 1} workers ({error}); "
             "where memory is the reason, lower --token-budget; the same command goes on"
         ) from error

@@ -6,6 +6,7 @@ Shapes: P proteins, D width.
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -31,18 +32,14 @@ from peftide.inference.parts_folder import interruptible
 from peftide.inference.portion_encoder import embed_portion, embedder_of
 from peftide.inference.predict_portions import load_members
 from peftide.inference.score import load_for_inference
-from peftide.inference.screen_bands import (
-    Scorer,
-    estimating_scorer,
-    one_thread_each,
-    score_bands,
-)
+from peftide.inference.screen_bands import Scorer, estimating_scorer, one_by_one, one_thread_each, score_bands
 from peftide.inference.screen_estimate import has_fast_integers
 from peftide.inference.screen_pairs import PairSpace, pair_space
 from peftide.inference.screen_parts import Parts, open_parts
 from peftide.inference.screen_result import Rescoring, least_logit, probabilities_of, ranked_rows, write_result
 from peftide.inference.screen_selection import Selection
 from peftide.inference.screen_tiles import tile_function
+from peftide.inference.screen_workers import Screening, band_workers
 from peftide.models.bundle import bundle_digest
 from peftide.models.property_model import PropertyModel
 from peftide.records import Proteins
@@ -89,21 +86,26 @@ def run_screen(settings: ScreenSettings, console: Console, *, estimate_from_pair
         vectors_PD = _vectors(
             model, encoder, table, parts, token_budget=token_budget, settings=settings, console=console
         )
-        started, num_before = time.perf_counter(), parts.num_bands()
+        started, done_before = time.perf_counter(), set(parts.bands())
         with one_thread_each(vectors_PD.device) as pool:
             exact = tile_function(model.head, vectors_PD)
             scorer, rescoring = Scorer(exact, None, vectors_PD.device), None
             if estimate:
                 rescoring = Rescoring(exact, pool)
                 scorer = estimating_scorer(model.head, vectors_PD, space, rescoring)
-            selection = _selection(model, space, scorer, settings)
-            with scoring_progress(console, space.num_pairs) as advance:
-                score_bands(space, scorer, selection, parts, pool=pool, advance=advance)
+            new_selection = _selections(model, space, scorer, settings)
+            selection = new_selection(device=scorer.device)
+            compute = nullcontext(one_by_one(space, scorer, selection, pool))
+            if settings.ray is not None:
+                screening = Screening(vectors_PD.cpu().numpy(), space, scorer.margin, new_selection)
+                compute = band_workers(settings, screening, selection, machine=encoder.machine, console=console)
+            with compute as scored, scoring_progress(console, space.num_pairs) as advance:
+                score_bands(space, selection, parts, scored, advance=advance)
             with console.status("ranking and writing"):
                 num_written = _write(out, model, table, space, selection, parts, rescoring, settings)
         seconds = time.perf_counter() - started
     parts.remove()
-    scored = [space.num_pairs_of(*band) for band in space.bands()][num_before:]
+    scored = [space.num_pairs_of(*band) for number, band in enumerate(space.bands()) if number not in done_before]
     done = Screen(
         num_proteins=len(set(table.ids)),
         num_pairs=space.num_pairs,
@@ -231,18 +233,21 @@ def _portion(number: int, table: Proteins, rows: list[int]) -> Portion:
     return Portion(number, "", tuple(table.ids[row] for row in rows), tuple(table.sequences[row] for row in rows))
 
 
-def _selection(model: PropertyModel, space: PairSpace, scorer: Scorer, settings: ScreenSettings) -> Selection:
+def _selections(
+    model: PropertyModel, space: PairSpace, scorer: Scorer, settings: ScreenSettings
+) -> Callable[..., Selection]:
+    """Makes the selection that the settings ask for, when told of the device."""
     least = -np.inf
     if settings.min_probability is not None:
         least = least_logit(settings.min_probability, model.calibration)
     num_columns = space.num_proteins - space.first_column
-    return Selection(
+    return partial(
+        Selection,
         num_proteins=space.num_rows,
         top_k=None if settings.top_k is None else min(settings.top_k, num_columns),
         least=least,
         margin=scorer.margin or 0.0,
         is_symmetric=space.is_symmetric,
-        device=scorer.device,
     )
 
 

@@ -3,20 +3,24 @@
 Shapes: P proteins, R rows and C columns of a band, D width.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from peftide.errors import UserError
+from peftide.inference.embed import Advance
 from peftide.inference.screen_estimate import EstimateFunction, coarseness, estimated_tiles, trial_pairs
 from peftide.inference.screen_pairs import PairSpace
 from peftide.inference.screen_parts import Parts
 from peftide.inference.screen_result import Rescoring
-from peftide.inference.screen_selection import ROWS_AT_ONCE, Selection
+from peftide.inference.screen_selection import ROWS_AT_ONCE, Pairs, Selection
+from peftide.inference.screen_tiles import TileFunction
+from peftide.inference.work import Compute
 from peftide.models.heads import Head
 
 # A pair is looked at again where its estimate is at most this times the largest error seen in a trial below what it
@@ -24,6 +28,20 @@ from peftide.models.heads import Head
 ERROR_MARGIN = 3
 # A protein whose estimates would be coarser than the median by more than this is scored exactly against all others.
 MOST_COARSE = 4
+
+
+@dataclass(frozen=True)
+class Band:
+    """A task: some rows against their columns.
+
+    cuts_P: logit from which a pair could be among the best of a protein by what was known when the task was given;
+        None where there are no such lists.
+    """
+
+    number: int
+    rows: slice
+    columns: slice
+    cuts_P: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -38,46 +56,80 @@ class Scorer:
     device: torch.device
 
 
-def estimating_scorer(head: Head, vectors_PD: Tensor, space: PairSpace, rescoring: Rescoring) -> Scorer:
-    """Fast estimates of the logits of an mlp head on a CPU, and the margin that they need, from a trial."""
-    estimate, coarse_P = estimated_tiles(head, vectors_PD), coarseness(head, vectors_PD)
-    is_too_coarse_P = coarse_P > MOST_COARSE * coarse_P.median()
+def estimating_function(head: Head, vectors_PD: Tensor, exact: TileFunction) -> EstimateFunction:
+    """Fast estimates of the logits of an mlp head on a CPU; of proteins unlike all others the logits themselves."""
+    estimate, is_too_coarse_P = estimated_tiles(head, vectors_PD), _is_too_coarse(coarseness(head, vectors_PD))
 
     def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
         estimate(rows, columns, out_RC)
         for number in is_too_coarse_P[rows].nonzero()[:, 0].tolist():
             row = rows.start + number
-            rescoring.exact(slice(row, row + 1), columns, out_RC[number : number + 1])
+            exact(slice(row, row + 1), columns, out_RC[number : number + 1])
 
+    return fill
+
+
+def estimating_scorer(head: Head, vectors_PD: Tensor, space: PairSpace, rescoring: Rescoring) -> Scorer:
+    """Estimates of `estimating_function`, and the margin that they need, from a trial."""
+    fill, coarse_P = estimating_function(head, vectors_PD, rescoring.exact), coarseness(head, vectors_PD)
     columns = range(space.first_column, space.num_proteins)
-    coarse_R = coarse_P.masked_fill(is_too_coarse_P, 0)[: space.num_rows]
+    coarse_R = coarse_P.masked_fill(_is_too_coarse(coarse_P), 0)[: space.num_rows]
     rescoring(trial_pairs(fill, coarse_R=coarse_R.numpy(), columns=columns))
     return Scorer(fill, ERROR_MARGIN * rescoring.largest_error, vectors_PD.device)
 
 
+def _is_too_coarse(coarse_P: Tensor) -> Tensor:
+    return coarse_P > MOST_COARSE * coarse_P.median()
+
+
 def score_bands(
-    space: PairSpace,
-    scorer: Scorer,
-    selection: Selection,
-    parts: Parts,
-    *,
-    pool: Executor,
-    advance: Callable[[float], None],
+    space: PairSpace, selection: Selection, parts: Parts, compute: Compute[Band, Pairs], *, advance: Advance
 ) -> None:
-    """Score every band that is not done yet and keep its part; `advance` is told of pairs, those done before too."""
-    num_done = parts.num_bands()
-    selection.recall(parts.read_bands())
-    for number, (rows, columns) in enumerate(space.bands()):
-        if number < num_done:
-            advance(space.num_pairs_of(rows, columns))
-            continue
-        scores_RC = torch.empty(rows.stop - rows.start, columns.stop - columns.start, device=scorer.device)
-        for done in as_completed(_fill(pool, space, scorer.fill, rows, columns, scores_RC)):
-            advance(space.num_pairs_of(rows, columns) * done.result() / len(scores_RC))
-        space.leave_out(scores_RC, rows, columns)
-        if bool(scores_RC.isnan().any()):
-            raise UserError("a pair's score is not a number: the weights of the head are too large; train it again")
-        parts.write_band(number, selection.take_band(scores_RC, rows=rows, columns=columns, pool=pool))
+    """Have every band scored that is not done yet and keep its part; `advance` is told of pairs, those done before too.
+
+    `selection` knows those done before, and what `compute` lets it know of the others.
+    """
+    done = set(parts.bands())
+    for pairs in parts.read_bands():
+        selection.learn(pairs)
+    bands = [Band(number, *band) for number, band in enumerate(space.bands())]
+    advance(round(sum(space.num_pairs_of(band.rows, band.columns) for band in bands if band.number in done)))
+
+    def absent() -> Iterator[Band]:
+        for band in bands:
+            if band.number not in done:
+                cuts_P = selection.cuts()
+                yield replace(band, cuts_P=None if cuts_P is None else cuts_P.cpu().numpy())
+
+    for number, pairs in compute(absent(), advance):
+        parts.write_band(number, pairs)
+
+
+def one_by_one(space: PairSpace, scorer: Scorer, selection: Selection, pool: Executor) -> Compute[Band, Pairs]:
+    """Has bands scored by this process; `selection` learns of each."""
+
+    def compute(bands: Iterator[Band], advance: Advance) -> Iterator[tuple[int, Pairs]]:
+        for band in bands:
+            scores_RC = score_band(space, scorer, band, pool=pool, advance=advance)
+            yield band.number, selection.take_band(scores_RC, rows=band.rows, columns=band.columns, pool=pool)
+
+    return compute
+
+
+def score_band(space: PairSpace, scorer: Scorer, band: Band, *, pool: Executor, advance: Advance) -> Tensor:
+    """Logits (R, C) of a band, -inf where there is no pair. Raises UserError where one is not a number."""
+    rows, columns = band.rows, band.columns
+    scores_RC = torch.empty(rows.stop - rows.start, columns.stop - columns.start, device=scorer.device)
+    num_pairs, num_rows, told = space.num_pairs_of(rows, columns), 0, 0
+    for done in as_completed(_fill(pool, space, scorer.fill, rows, columns, scores_RC)):
+        num_rows += done.result()
+        now = round(num_pairs * num_rows / len(scores_RC))
+        advance(now - told)
+        told = now
+    space.leave_out(scores_RC, rows, columns)
+    if bool(scores_RC.isnan().any()):
+        raise UserError("a pair's score is not a number: the weights of the head are too large; train it again")
+    return scores_RC
 
 
 def _fill(
@@ -106,11 +158,16 @@ def one_thread_each(device: torch.device) -> Iterator[Executor]:
     Tasks that have not begun are dropped where the block ends early.
     """
     num_threads = torch.get_num_threads()
-    num_workers = num_threads if device.type == "cpu" else 1
-    pool = ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))
+    pool = single_threads(device)
     torch.set_num_threads(1)
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
         torch.set_num_threads(num_threads)
+
+
+def single_threads(device: torch.device) -> ThreadPoolExecutor:
+    """The workers of `one_thread_each`."""
+    num_workers = torch.get_num_threads() if device.type == "cpu" else 1
+    return ThreadPoolExecutor(num_workers, initializer=torch.set_num_threads, initargs=(1,))

@@ -25,12 +25,9 @@ class Parts:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def num_bands(self) -> int:
-        """How many bands are done, counted from the first."""
-        number = 0
-        while self._band(number).is_file():
-            number += 1
-        return number
+    def bands(self) -> list[int]:
+        """The numbers of the bands that are done, rising."""
+        return sorted(int(path.stem.removeprefix("band-")) for path in self.folder.glob("band-*.parquet"))
 
     def write_band(self, number: int, pairs: Pairs) -> None:
         """Keep the pairs of a band; from then on it is done."""
@@ -38,7 +35,7 @@ class Parts:
 
     def read_bands(self) -> Iterator[Pairs]:
         """The pairs of each band that is done, in order."""
-        for number in range(self.num_bands()):
+        for number in self.bands():
             table = _read_table(self._band(number))
             yield Pairs(*(table[name].to_numpy().copy() for name in ("row", "column", "logit")))
 

@@ -48,6 +48,7 @@ class Selection:
     least: logit from which pairs are kept.
     margin: how far below what it takes a logit may be; above 0 where logits are estimates.
     is_symmetric: whether both proteins of a pair have a list of their best, or the one of the row alone.
+    known_cuts_P: what `cuts` of another selection gave, which has seen other pairs of the same screen.
     """
 
     def __init__(
@@ -59,15 +60,19 @@ class Selection:
         margin: float,
         is_symmetric: bool,
         device: torch.device,
+        known_cuts_P: Tensor | None = None,
     ) -> None:
-        self.best_PK = None
+        self.best_PK, self._known_cuts_P = None, known_cuts_P
         if top_k is not None:
             self.best_PK = torch.full((num_proteins, top_k), -torch.inf, device=device)
         self.least, self.margin, self.is_symmetric = least, margin, is_symmetric
 
     def cuts(self) -> Tensor | None:
         """Logit (P,) from which a pair could be among the best of a protein; None where there are no such lists."""
-        return None if self.best_PK is None else self.best_PK.amin(dim=1) - self.margin
+        if self.best_PK is None:
+            return None
+        cuts_P = self.best_PK.amin(dim=1) - self.margin
+        return cuts_P if self._known_cuts_P is None else torch.maximum(cuts_P, self._known_cuts_P)
 
     def take_band(self, scores_RC: Tensor, *, rows: slice, columns: slice, pool: Executor) -> Pairs:
         """Learn from the logits of a band (-inf: no pair), and return those of its pairs that may be in the result."""
@@ -112,17 +117,20 @@ class Selection:
             is_best |= pairs.logits >= known_P[pairs.columns]
         return pairs.where(is_best)
 
-    def recall(self, parts: Iterable[Pairs]) -> None:
-        """Know again what was known when the last of these parts had been returned."""
+    def learn(self, pairs: Pairs) -> None:
+        """Know what was known when `take_band` returned these pairs, here or elsewhere; of each band once."""
         if self.best_PK is None:
             return
         top = TopPairs(self.best_PK.shape[1])
-        for pairs in parts:
-            top.add(pairs, is_symmetric=self.is_symmetric)
+        top.add(pairs, is_symmetric=self.is_symmetric)
         best, ranks = top.ranked()
-        self.best_PK[torch.from_numpy(best.rows).long(), torch.from_numpy(ranks).long() - 1] = torch.from_numpy(
-            best.logits
-        ).to(self.best_PK.device)
+        proteins, places = np.unique(best.rows, return_inverse=True)
+        new_NK = np.full((len(proteins), self.best_PK.shape[1]), -np.inf, dtype=np.float32)
+        new_NK[places, ranks - 1] = best.logits
+        rows = torch.from_numpy(proteins).long().to(self.best_PK.device)
+        best_NK = self.best_PK[rows]
+        _merge(best_NK, torch.from_numpy(new_NK).to(self.best_PK.device))
+        self.best_PK[rows] = best_NK
 
 
 class TopPairs:
