@@ -44,14 +44,17 @@ class Computed(Generic[Done]):
 class Worker:
     """The actor. It loads its model at its first task, also where Ray started it again after its process died."""
 
-    def __init__(self, load: Load[Any, Any, Any], settings: Any, bundle: Mapping[str, bytes] | None) -> None:
-        self._load, self._settings, self._bundle = load, settings, bundle
+    def __init__(self, settings: Any) -> None:
+        self._settings = settings
         self._loaded: Loaded[Any, Any] | None = None
 
-    def compute(self, task: Any) -> Computed[Any]:
-        """Do one task. Raises UserError as loading and working do."""
+    def compute(self, task: Any, shared: tuple[Any, Any]) -> Computed[Any]:
+        """Do one task. Raises UserError as loading and working do.
+
+        shared: what `ray.put` gave for the function that loads, and for the files of the bundle or None.
+        """
         if self._loaded is None:
-            self._loaded = self._load_model()
+            self._loaded = self._load_model(*importlib.import_module("ray").get(list(shared)))
         amount = 0
 
         def advance(more: int) -> None:
@@ -61,15 +64,15 @@ class Worker:
         result = self._loaded.work(task, advance=advance)
         return Computed(task.number, result, amount, self._loaded.identity)
 
-    def _load_model(self) -> Loaded[Any, Any]:
-        if self._bundle is None:
-            return self._load(self._settings)
+    def _load_model(self, load: Load[Any, Any, Any], bundle: Mapping[str, bytes] | None) -> Loaded[Any, Any]:
+        if bundle is None:
+            return load(self._settings)
         with TemporaryDirectory(prefix="peftide-bundle-") as folder:
-            for name, content in self._bundle.items():
+            for name, content in bundle.items():
                 path = Path(folder) / name
                 path.parent.mkdir(parents=True, exist_ok=True)
                 path.write_bytes(content)
-            return self._load(replace(self._settings, bundle=folder))
+            return load(replace(self._settings, bundle=folder))
 
 
 @contextmanager
@@ -97,23 +100,23 @@ def ray_workers(
             [node["Resources"] for node in ray.nodes() if node["Alive"]], settings, device
         )
         if num_workers == 0:
-            lacking = "a GPU" if device == "cuda" else f"{share['num_cpus']} CPUs"
-            raise UserError(f"--ray {settings.ray}: no machine of the cluster has {lacking}, which a worker here needs")
+            raise UserError(
+                f"--ray {settings.ray}: no machine of the cluster has {_told(share)}, which a worker here needs"
+            )
         console.print(f"{doing} by {num_workers} workers of Ray, each with {_told(share)}", highlight=False)
         threads = settings.threads or (None if device == "cuda" else share["num_cpus"])
         bundle = getattr(settings, "bundle", None)
-        files = None if bundle is None else ray.put(bundle_files(Path(bundle)))
-        loader = ray.put(load)
+        shared = ray.put(load), ray.put(None if bundle is None else bundle_files(Path(bundle)))
         actor = ray.remote(Worker).options(**share, max_restarts=-1, max_task_retries=TRIES_AFTER_LOSS)
         chosen = replace(settings, device=device, threads=threads)
-        pool = importlib.import_module("ray.util").ActorPool(
-            [actor.remote(loader, chosen, files) for _ in range(num_workers)]
-        )
+        pool = importlib.import_module("ray.util").ActorPool([actor.remote(chosen) for _ in range(num_workers)])
         with _as_user_error(ray.exceptions, settings.ray):
-            yield lambda tasks, advance: _computed(pool, tasks, advance, identity=identity)
+            yield lambda tasks, advance: _computed(pool, shared, tasks, advance, identity=identity)
 
 
-def _computed(pool: Any, tasks: Iterator[Task], advance: Advance, *, identity: Identity) -> Iterator[tuple[int, Any]]:
+def _computed(
+    pool: Any, shared: tuple[Any, Any], tasks: Iterator[Task], advance: Advance, *, identity: Identity
+) -> Iterator[tuple[int, Any]]:
     """Numbers and results as they come; the next task is on its way before a result is handed on."""
 
     def next_done() -> Computed[Any]:
@@ -133,7 +136,7 @@ def _computed(pool: Any, tasks: Iterator[Task], advance: Advance, *, identity: I
 
     for task in tasks:
         done = None if pool.has_free() else next_done()
-        pool.submit(lambda worker, given: worker.compute.remote(given), task)
+        pool.submit(lambda worker, given: worker.compute.remote(given, shared), task)
         if done is not None:
             yield handed_on(done)
     while pool.has_next():
@@ -155,7 +158,9 @@ def worker_shares(nodes: list[dict[str, float]], settings: ClusterSettings, devi
 
 
 def _told(share: Mapping[str, int]) -> str:
-    return "a GPU" if "num_gpus" in share else f"{share['num_cpus']} CPUs"
+    if "num_gpus" in share:
+        return "a GPU"
+    return "1 CPU" if share["num_cpus"] == 1 else f"{share['num_cpus']} CPUs"
 
 
 @contextmanager
