@@ -15,8 +15,7 @@ from torch import nn
 
 from pairs import PairSet
 from peers import PAPER, Recipe, StockTrainer, careful_recipe, copy_trained, paper_head, stock_lora
-from peftide.config import TrainSettings
-from peftide.models.adapters import parse_layers
+from peftide.config import TrainSettings, parse_layers
 from peftide.models.machine import Machine
 from peftide.training.resident import give_back
 from rounds import Unit, Variant

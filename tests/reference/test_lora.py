@@ -7,8 +7,9 @@ from peft import LoraConfig, PeftModel, get_peft_model
 from transformers import EsmModel
 
 from conftest import random_sequence
+from peftide.config import parse_layers
 from peftide.inference.encoder import Encoder
-from peftide.models.adapters import add_lora, first_trained_layer, num_trained, parse_layers
+from peftide.models.adapters import add_lora, first_trained_layer, num_trained
 from peftide.models.backbones import load_backbone
 from peftide.models.machine import Machine
 from peftide.models.tokens import cut_pieces

@@ -19,6 +19,7 @@ from peftide.config.commands import (
     SweepSettings,
     TrainSettings,
 )
+from peftide.config.layers import HOW_TO_WRITE, are_layers
 from peftide.config.setting import settings_of
 from peftide.config.sizes import parse_size
 from peftide.config.vary import Range, combinations, read_variations, text_of, trial_settings, varied
@@ -27,9 +28,6 @@ from peftide.errors import raise_problems
 CANNOT_USE = "these settings cannot be used"
 SYMMETRY_TARGETS = ("auto", "multilabel")
 DEVICE = re.compile(r"auto|cpu|mps|cuda(:\d+)?")
-LAYERS = re.compile(
-    r"all|last-quarter|last:\d+|\s*\d+(-\d+)?\s*(,\s*\d+(-\d+)?\s*)*"
-)  # whether they exist, a backbone says
 
 Finding = tuple[str, str]  # the name of a setting, and what is wrong with it or why it has no effect
 
@@ -62,9 +60,8 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
         yield "test_fraction", "leaves nothing to train on: val_fraction + test_fraction must be below 1"
     if isinstance(settings, CostSettings) and settings.memory is not None and parse_size(settings.memory) is None:
         yield "memory", f"must be a size such as 6GB, 6GiB or 500MB, not {settings.memory!r}"
-    if isinstance(settings, CostSettings) and not LAYERS.fullmatch(settings.lora_layers):
-        what = "must be last-quarter, all, last:K, or 1-based layers such as 5,7-9"
-        yield "lora_layers", f"{what}, not {settings.lora_layers!r}"
+    if isinstance(settings, CostSettings) and not are_layers(settings.lora_layers):
+        yield "lora_layers", f"must be {HOW_TO_WRITE}, not {settings.lora_layers!r}"
     if isinstance(settings, RecipeSettings) and settings.task == "pair" and settings.sampling == "clusters":
         yield "sampling", "by clusters is for tasks of one protein, and task is pair"
     if isinstance(settings, SplitSettings) and settings.negatives is not None and settings.task != "pair":

@@ -24,31 +24,6 @@ MATRICES = {
 }
 
 
-def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
-    """Zero-based layers from "all", "last-quarter", "last:K" or 1-based numbers and ranges such as "5,7-9"."""
-    if text == "all":
-        return tuple(range(num_layers))
-    if text == "last-quarter":
-        return tuple(range(num_layers - max(1, num_layers // 4), num_layers))
-    if match := re.fullmatch(r"last:(\d+)", text):
-        count = int(match[1])
-        if not 1 <= count <= num_layers:
-            raise UserError(f"lora_layers = {text}: this backbone has {num_layers} layers")
-        return tuple(range(num_layers - count, num_layers))
-    layers: set[int] = set()
-    for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d+)(?:-(\d+))?\s*", part)
-        if match is None:
-            raise UserError(f"lora_layers = {text}: write last-quarter, all, last:K, or 1-based layers such as 5,7-9")
-        first, last = int(match[1]), int(match[2] or match[1])
-        if not 1 <= first <= last <= num_layers:
-            raise UserError(
-                f"lora_layers = {text}: {part.strip()} is outside layers 1 to {num_layers} of this backbone"
-            )
-        layers.update(range(first - 1, last))
-    return tuple(sorted(layers))
-
-
 def add_lora(
     backbone: Backbone, *, rank: int, alpha: float, dropout: float, matrices: Sequence[str], layers: Sequence[int]
 ) -> PeftModel:

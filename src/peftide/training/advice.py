@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from peftide.config import TrainSettings, gibibytes
-from peftide.models.adapters import parse_layers
+from peftide.config import TrainSettings, gibibytes, parse_layers
 from peftide.models.backbones import load_skeleton
 from peftide.models.machine import Machine
 from peftide.records import Dataset

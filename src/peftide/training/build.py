@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from peftide.config import TrainSettings
+from peftide.config import TrainSettings, parse_layers
 from peftide.data.symmetry import GROUP_COLUMNS
 from peftide.inference.device_states import DeviceStates
 from peftide.inference.encoder import Encoder
-from peftide.models.adapters import add_lora, parse_layers
+from peftide.models.adapters import add_lora
 from peftide.models.backbones import Backbone
 from peftide.models.property_model import HeadShape, PropertyModel, make_head, train_all_weights
 from peftide.models.target import make_target

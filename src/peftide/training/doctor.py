@@ -13,10 +13,10 @@ import torch
 from packaging.requirements import Requirement
 from rich.console import Console
 
-from peftide.config import DoctorSettings
+from peftide.config import DoctorSettings, parse_layers
 from peftide.errors import UserError
 from peftide.inference.cache_folder import default_cache_folder, readable_size, stores
-from peftide.models.adapters import add_lora, parse_layers
+from peftide.models.adapters import add_lora
 from peftide.models.backbones import load_backbone
 from peftide.models.bundle import load_bundle
 from peftide.models.machine import PACKAGES, Machine, choose_machine, describe

@@ -10,13 +10,12 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from peftide.config import TrainSettings
+from peftide.config import TrainSettings, parse_layers
 from peftide.data.writers import write_table
 from peftide.errors import UserError
 from peftide.evaluation.assessment import Assessment
 from peftide.inference.caching import open_store
 from peftide.inference.predict import example_columns
-from peftide.models.adapters import parse_layers
 from peftide.models.backbones import Backbone
 from peftide.models.bundle import add_to_run, save_bundle
 from peftide.models.machine import Machine, choose_machine, describe, peak_memory_bytes
