@@ -128,13 +128,15 @@ def parse(argv: Sequence[str]) -> tuple[str, Settings, tuple[str, ...]]:
     command, *words = argv
     if command not in COMMANDS:
         raise UserError(f"no command {command!r}; the nearest is {nearest(command, COMMANDS)} (see peftide --help)")
+    end = words.index("--") if "--" in words else len(words)
     try:
-        given, left_over = parser_of(command).parse_known_intermixed_args(words)
+        given, left_over = parser_of(command).parse_known_intermixed_args(words[:end])
     except argparse.ArgumentError as error:
         raise UserError(f"{error} (see peftide {command} --help)") from error
     kind, _ = COMMANDS[command]
     _refuse(left_over, [*OWN_FLAGS, *(item.flag for item in settings_of(kind).values() if not item.is_positional)])
     flags = vars(given)
+    _take_names(flags, words[end + 1 :], [item.name for item in _positionals(kind)])
     settings = load_settings(kind, flags.pop("config", None), flags)
     return command, settings, check_settings(settings)
 
@@ -143,7 +145,7 @@ def parser_of(command: str) -> argparse.ArgumentParser:
     """The parser of one command; it yields only what was given, as text, and leaves the checks to the settings."""
     kind, sentence = COMMANDS[command]
     known = list(settings_of(kind).values())
-    positionals = sorted((item for item in known if item.is_positional), key=lambda item: POSITIONALS.index(item.name))
+    positionals = _positionals(kind)
     required = [f"{item.flag} {_metavar(item)}" for item in known if item.is_required and not item.is_positional]
     parser = argparse.ArgumentParser(
         prog=f"peftide {command}",
@@ -161,6 +163,18 @@ def parser_of(command: str) -> argparse.ArgumentParser:
         if listed:
             _add_flags(parser.add_argument_group(group), listed)
     return parser
+
+
+def _positionals(kind: type[Settings]) -> list[Setting]:
+    known = settings_of(kind).values()
+    return sorted((item for item in known if item.is_positional), key=lambda item: POSITIONALS.index(item.name))
+
+
+def _take_names(flags: dict[str, str], words: Sequence[str], names: Sequence[str]) -> None:
+    """Put the words that follow `--`, which may begin with a dash, in the places that are free (argparse does not)."""
+    free = [name for name in names if name not in flags]
+    flags.update(zip(free, words, strict=False))
+    raise_problems("too many arguments", [f"{word!r}: nothing is expected here" for word in words[len(free) :]])
 
 
 def _add_flags(section: argparse._ArgumentGroup, settings: Sequence[Setting]) -> None:

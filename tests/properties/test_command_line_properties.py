@@ -4,14 +4,14 @@ import json
 import shlex
 from dataclasses import asdict
 
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from peftide.cli import parse
 from peftide.config import CompareSettings, TrainSettings
 from peftide.report.command_line import command_line
 
-texts = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=12).filter(lambda text: text != "--")
+texts = st.text(st.characters(exclude_categories=["C"]), min_size=1, max_size=12)
 matrices = st.lists(
     st.sampled_from(["query", "key", "value", "output", "feed-forward"]), min_size=1, unique=True
 )  # fmt: skip
@@ -36,6 +36,7 @@ def test_the_command_of_a_run_gives_its_settings_back(data, out, column, rate, m
     assert parse(words[1:])[1] == settings
 
 
+@example(data="-:", methods=["head"])
 @given(data=texts, methods=st.lists(st.sampled_from(["head", "lora", "full"]), min_size=1, unique=True))
 def test_the_command_of_a_comparison_gives_its_settings_back(data, methods) -> None:
     settings = CompareSettings(data=data, out="o", methods=tuple(methods))

@@ -86,6 +86,11 @@ def test_flags_may_stand_before_between_and_after_the_positional_arguments(words
     assert read(words) == PredictSettings(bundle="b", data="d", out="o", threads=2)
 
 
+def test_after_two_dashes_names_may_begin_with_a_dash() -> None:
+    assert read("predict --out o -- -b --d") == PredictSettings(bundle="-b", data="--d", out="o")
+    assert read("predict b --out o -- -d") == PredictSettings(bundle="b", data="-d", out="o")
+
+
 @pytest.mark.parametrize("matrices", [["key,query"], ["key", "query"], ["key query"], ["key,", "query"]])
 def test_a_list_is_separated_by_commas_or_spaces(matrices: list[str]) -> None:
     settings = parse(["train", "d", "--lora-matrices", *matrices, "--out", "o"])[1]
@@ -123,6 +128,7 @@ def test_a_setting_that_the_run_would_ignore_is_a_warning() -> None:
         ("train d --out o --konfig x", "--konfig: the nearest is --config"),
         ("train d --out o --foo 1 --lora-rate 2", "(2 problems)"),
         ("train d e --out o", "'e': nothing is expected here"),
+        ("train -- d --out o", "'--out': nothing is expected here"),
         ("train d --out", "argument --out: expected one argument"),
         ("train", "DATA is missing (table of examples"),
         ("train d", "--out is missing (folder of the bundle to write)"),
