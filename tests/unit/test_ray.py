@@ -2,6 +2,7 @@
 
 import importlib.util
 import io
+import socket
 import subprocess
 import sys
 from collections import Counter
@@ -162,6 +163,24 @@ def test_workers_take_a_gpu_each_or_the_cpus_that_threads_says():
     assert worker_shares(nodes, EmbedSettings(**given), "cpu") == (3, {"num_cpus": 8})
     assert worker_shares(nodes, EmbedSettings(**given, threads=3), "cpu") == (7, {"num_cpus": 3})
     assert worker_shares([{"memory": 1.0}], EmbedSettings(**given), "cpu")[0] == 0
+
+
+@needs_ray
+def test_an_address_at_which_nothing_listens_is_told_at_once(esm_folder, tmp_path):
+    from rich.console import Console
+
+    from peftide.inference.embed_file import embed_file
+
+    fasta = tmp_path / "proteins.fasta"
+    fasta.write_text(">A\nMKV\n")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        settings = EmbedSettings(
+            data=str(fasta), out=str(tmp_path / "e.h5"), backbone=str(esm_folder), device="cpu", precision="fp32",
+            threads=1, ray=f"127.0.0.1:{taken.getsockname()[1]}",
+        )  # fmt: skip
+        with pytest.raises(UserError, match=r"no connection \(.*refused.*say local for this machine alone"):
+            embed_file(settings, Console(file=io.StringIO()))
 
 
 def test_one_gpu_cannot_be_named_for_all_workers():

@@ -6,6 +6,7 @@ Ray is loaded where it is asked for and nowhere else.
 import importlib
 import logging
 import os
+import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,6 +23,7 @@ from peftide.inference.work import Compute, Done, Identity, Loaded, Task
 from peftide.models.bundle import bundle_files
 
 TRIES_AFTER_LOSS = 3  # of a task whose worker died; more would only tell that the task itself ends its worker
+SECONDS_TO_ANSWER = 10.0  # of a cluster whose address is given
 QUIET = {
     "RAY_USAGE_STATS_ENABLED": "0",  # nothing is sent to anybody
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",  # else Ray warns of what it will do by itself one day
@@ -179,6 +181,7 @@ def _connected(address: str) -> Iterator[Any]:
         return
     own = {"include_dashboard": False} if address == "local" else {}
     try:
+        _knock(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **own)
     except (ConnectionError, OSError, RuntimeError, ValueError) as error:
         raise UserError(
@@ -189,6 +192,13 @@ def _connected(address: str) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _knock(address: str) -> None:
+    """OSError where nothing listens at HOST:PORT: Ray itself goes on trying for minutes. Other addresses pass."""
+    host, _, port = address.rpartition(":")
+    if host and "/" not in host and port.isdecimal() and int(port) < 1 << 16:
+        socket.create_connection((host, int(port)), timeout=SECONDS_TO_ANSWER).close()
 
 
 @contextmanager
