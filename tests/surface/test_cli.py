@@ -3,6 +3,7 @@
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -150,6 +151,19 @@ def test_a_mistake_ends_with_2_and_one_message_without_a_traceback() -> None:
     assert done.stderr == (
         "error: these settings cannot be used (1 problem)\n  --epochs: must be a whole number at least 1, not 0\n"
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is of Linux")
+def test_a_full_disk_under_what_is_printed_ends_with_2_and_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = "".join(f"p{n},{'MKT' * (n + 2)},{n % 2}\n" for n in range(9))
+    (tmp_path / "t.csv").write_text("id,sequence,label\n" + rows)
+    words = ["split", str(tmp_path / "t.csv"), "--task", "protein", "--by", "protein", "--out", str(tmp_path / "s.tsv")]
+    with open("/dev/full", "w") as full, redirect_stdout(full):
+        assert main(words) == 2
+    said = "error: what this command prints: cannot be written (No space left on device); make room there"
+    assert capsys.readouterr().err.startswith(said)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="named pipes and SIGINT are those of POSIX")

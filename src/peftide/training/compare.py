@@ -11,7 +11,7 @@ from rich.console import Console
 
 from peftide.config import CompareSettings, JudgeSettings, RecipeSettings, TrainSettings
 from peftide.data.writers import write_json, write_table
-from peftide.errors import UserError, raise_problems
+from peftide.errors import UnwritableError, UserError, raise_problems
 from peftide.evaluation.compared import (
     Cost,
     MethodComparison,
@@ -150,6 +150,9 @@ def _train_missing(
         console.rule(what)
         try:
             run_training(settings, console, examples)
+        except UnwritableError:
+            _say_how_to_go_on(num_done, len(planned), console)
+            raise
         except (UserError, torch.OutOfMemoryError) as error:
             failures[settings.out] = str(error)
             console.print(f"failed, and the others go on: {error}", style="yellow", highlight=False)

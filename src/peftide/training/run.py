@@ -12,7 +12,7 @@ from rich.console import Console
 
 from peftide.config import TrainSettings, parse_layers
 from peftide.data.writers import write_table
-from peftide.errors import UserError
+from peftide.errors import UserError, unwritable
 from peftide.evaluation.assessment import Assessment
 from peftide.inference.caching import open_store
 from peftide.inference.predict import example_columns
@@ -164,7 +164,7 @@ def make_folder(out: str, backbone_name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot make this folder ({error.strerror}); choose another") from error
+        raise unwritable(f"--out {folder}", error) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out {folder}: cannot write into this folder; choose another")
     return folder
