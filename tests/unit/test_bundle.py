@@ -326,9 +326,10 @@ def test_a_bundle_half_written_over_another_is_not_taken_for_whole(bundle, num_m
         moved.append(place)
         move(source, place)
 
-    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+    with monkeypatch.context() as patch:
         patch.setattr(os, "replace", killed_on_the_way)
-        save_bundle(folder, model, {})
+        with pytest.raises(KeyboardInterrupt):
+            save_bundle(folder, model, {})
     assert len(moved) == num_moved
     with pytest.raises(UserError, match="not a finished bundle"):
         load_bundle(folder, dtype=torch.float32)

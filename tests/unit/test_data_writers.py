@@ -70,19 +70,11 @@ def test_a_place_that_cannot_be_written_is_refused(tmp_path, name, expected):
 @pytest.mark.parametrize(
     ("error", "goes_on", "expected"),
     [
-        (
-            OSError(errno.ENOSPC, "x"),
-            False,
-            "No space left on device); make room there, and give the same command again",
-        ),
+        (OSError(errno.ENOSPC, "x"), False, "No space left on device); make room there, and give the same command"),
         (OSError(errno.ENOSPC, "x"), True, "No space left on device); make room there, and the same command goes on"),
         (OSError(errno.EROFS, "x"), False, "Read-only file system); make it writable, or name another place"),
         (OSError(errno.EROFS, "x"), True, "Read-only file system); make it writable, and the same command goes on"),
-        (
-            SafetensorError("I/O error: ... (os error 28)"),
-            True,
-            "No space left on device); make room there, and the same",
-        ),
+        (SafetensorError("I/O error: odd (os error 28)"), True, "No space left on device); make room there, and the"),
         (SafetensorError("odd"), False, "odd); make it writable, or name another place"),
     ],
 )
