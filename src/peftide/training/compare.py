@@ -28,6 +28,7 @@ from peftide.report.compare_page import compare_page
 from peftide.report.facts import RunFacts, read_facts
 from peftide.report.page import write_page
 from peftide.report.predictions import read_predictions
+from peftide.report.run_report import write_report
 from peftide.training.checkpoint import alone_in, remove_checkpoints, remove_leftovers
 from peftide.training.compare_table import comparison_columns, cost_table, quality_table
 from peftide.training.examples import Examples, data_digests, read_examples
@@ -145,6 +146,8 @@ def _train_missing(
             console.print(f"{what}: finished earlier, in {settings.out}", highlight=False)
             remove_checkpoints(Path(settings.out))  # where the process was killed at its very end
             remove_leftovers(Path(settings.out))
+            if not (Path(settings.out) / "report.html").is_file():  # or the disk was full
+                write_report(Path(settings.out))
             num_done += 1
             continue
         console.rule(what)
