@@ -162,9 +162,11 @@ def test_a_full_disk_under_what_is_printed_ends_with_2_and_a_message(
     rows = "".join(f"p{n},{'MKT' * (n + 2)},{n % 2}\n" for n in range(9))
     (tmp_path / "t.csv").write_text("id,sequence,label\n" + rows)
     words = ["split", str(tmp_path / "t.csv"), "--task", "protein", "--by", "protein", "--out", str(tmp_path / "s.tsv")]
-    raw = open("/dev/full", "wb", buffering=0)
-    full = io.TextIOWrapper(io.BufferedWriter(raw) if is_buffered else raw, write_through=not is_buffered)
-    with full, redirect_stdout(full):
+    with (
+        open("/dev/full", "wb", buffering=-1 if is_buffered else 0) as raw,
+        io.TextIOWrapper(raw, write_through=not is_buffered) as full,
+        redirect_stdout(full),
+    ):
         assert main(words) == 2
     said = "error: what this command prints: cannot be written (No space left on device); make room there"
     assert capsys.readouterr().err.startswith(said)

@@ -14,7 +14,7 @@ from peftide.config import TrainSettings, parse_layers
 from peftide.data.writers import write_table
 from peftide.errors import UserError, unwritable
 from peftide.evaluation.assessment import Assessment
-from peftide.inference.caching import open_store
+from peftide.inference.caching import close_store, open_store
 from peftide.inference.predict import example_columns
 from peftide.models.backbones import Backbone
 from peftide.models.bundle import add_to_run, save_bundle
@@ -235,7 +235,7 @@ def fit_subject(
             vectors_PD = embed_together(encoder, pieces, ranks, token_budget=min(budget, trainer.token_budget))
     finally:
         if store is not None:
-            store.close()
+            close_store(store, console)
     return fit, vectors_PD
 
 
