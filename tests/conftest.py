@@ -2,7 +2,10 @@
 
 import json
 import os
+import resource
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import hypothesis
@@ -25,6 +28,17 @@ def _one_thread():
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setenv("PEFTIDE_CACHE", str(tmp_path / "cache"))
+
+
+@contextmanager
+def limited_files(num_bytes: int) -> Iterator[None]:
+    """No file can grow beyond so many bytes, as on a disk that is nearly full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
 
 
 def random_sequence(length: int, seed: int = 0) -> str:

@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib.metadata import version
 
 from peftide.config import (
@@ -29,7 +30,7 @@ from peftide.config import (
     settings_of,
 )
 from peftide.config.setting import GROUPS, POSITIONALS
-from peftide.errors import UserError, raise_problems
+from peftide.errors import FULL, UserError, raise_problems, unwritable
 
 COMMANDS: dict[str, tuple[type[Settings], str]] = {
     "demo": (DemoSettings, "train, evaluate and predict on the shipped data, beside a baseline, in minutes"),
@@ -67,12 +68,27 @@ def main(argv: Sequence[str] | None = None) -> int:
         for warning in warnings:
             print(f"warning: {_printable(warning)}", file=sys.stderr)
         return run(settings)
+    except OSError as error:
+        if error.errno not in FULL:
+            raise
+        _drop_output()
+        with suppress(OSError):  # errors may go to the same full disk
+            print(f"error: {unwritable(error.filename or 'what this command prints', error)}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"error: {_printable(str(error))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _drop_output() -> None:
+    """Drop what waits to be printed to a full disk: the interpreter would try again as it ends."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _printable(text: str) -> str:

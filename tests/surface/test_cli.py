@@ -1,8 +1,10 @@
 """The command line: what it accepts, what it says, how it ends."""
 
+import io
 import signal
 import subprocess
 import sys
+from contextlib import redirect_stdout
 from pathlib import Path
 
 import pytest
@@ -150,6 +152,24 @@ def test_a_mistake_ends_with_2_and_one_message_without_a_traceback() -> None:
     assert done.stderr == (
         "error: these settings cannot be used (1 problem)\n  --epochs: must be a whole number at least 1, not 0\n"
     )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a file that is always full is of Linux")
+@pytest.mark.parametrize("is_buffered", [True, False])
+def test_a_full_disk_under_what_is_printed_ends_with_2_and_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], is_buffered: bool
+) -> None:
+    rows = "".join(f"p{n},{'MKT' * (n + 2)},{n % 2}\n" for n in range(9))
+    (tmp_path / "t.csv").write_text("id,sequence,label\n" + rows)
+    words = ["split", str(tmp_path / "t.csv"), "--task", "protein", "--by", "protein", "--out", str(tmp_path / "s.tsv")]
+    with (
+        open("/dev/full", "wb", buffering=-1 if is_buffered else 0) as raw,
+        io.TextIOWrapper(raw, write_through=not is_buffered) as full,
+        redirect_stdout(full),
+    ):
+        assert main(words) == 2
+    said = "error: what this command prints: cannot be written (No space left on device); make room there"
+    assert capsys.readouterr().err.startswith(said)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="named pipes and SIGINT are those of POSIX")

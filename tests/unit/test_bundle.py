@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import json
+import os
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -16,14 +17,14 @@ from rich.console import Console
 from safetensors.torch import load_file, save_file
 from transformers import EsmModel
 
-from conftest import EXAMPLES, write_examples
+from conftest import EXAMPLES, limited_files, write_examples
 from peftide.config import MachineSettings, TrainSettings
 from peftide.data.datasets import read_dataset
 from peftide.errors import UserError
 from peftide.inference.embed import embed_proteins
 from peftide.inference.predict import prediction_columns, score_examples
 from peftide.inference.score import load_for_inference
-from peftide.models.bundle import load_bundle, read_run, save_bundle
+from peftide.models.bundle import add_to_run, load_bundle, read_run, save_bundle
 from peftide.training.run import run_training
 
 METHODS = ("head", "lora", "full")
@@ -300,15 +301,40 @@ def test_a_bundle_written_over_another_holds_nothing_of_it(bundle, esm_folder, t
     assert predictions_again(settings) == written_predictions(settings)
 
 
-def test_a_bundle_half_written_over_another_is_not_taken_for_whole(bundle):
-    folder = bundle("lora")
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("most_bytes", [0, 400, 4000])
+def test_a_full_disk_is_told_and_leaves_the_bundle_that_was_there(bundle, method, most_bytes):
+    folder = bundle(method)
     model = load_bundle(folder, dtype=torch.float32)
-    with torch.no_grad():
-        model.head.center_D.add_(1.0)
-    with pytest.raises(ValueError, match="JSON"):
-        save_bundle(folder, model, {"broken": float("nan")})
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with limited_files(most_bytes), pytest.raises(UserError, match=r"the bundle: cannot be written \(File too large\)"):
+        save_bundle(folder, model, {"more": "x" * 4000})
+    with limited_files(most_bytes), pytest.raises(UserError, match=r"run.json: cannot be written \(File too large\)"):
+        add_to_run(folder, {"more": "x" * 4000})
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.parametrize("num_moved", [0, 1, 2])
+def test_a_bundle_half_written_over_another_is_not_taken_for_whole(bundle, num_moved, monkeypatch):
+    folder = bundle("lora")
+    model, move = load_bundle(folder, dtype=torch.float32), os.replace
+    moved = []
+
+    def killed_on_the_way(source, place):
+        if len(moved) == num_moved:
+            raise KeyboardInterrupt
+        moved.append(place)
+        move(source, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", killed_on_the_way)
+        with pytest.raises(KeyboardInterrupt):
+            save_bundle(folder, model, {})
+    assert len(moved) == num_moved
     with pytest.raises(UserError, match="not a finished bundle"):
         load_bundle(folder, dtype=torch.float32)
+    save_bundle(folder, model, {})
+    assert load_bundle(folder, dtype=torch.float32).method == "lora"
 
 
 @ADAPTED

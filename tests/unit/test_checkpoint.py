@@ -148,7 +148,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_one_before(tmp_path):
     checkpoints = Checkpoints(tmp_path, interval_seconds=0)
     checkpoints.save(1, Snapshot({"step": 1}, {"x": torch.ones(1)}))
     tmp_path.joinpath(f".step-000000002.{os.getpid()}.new").write_text("in the way")
-    with pytest.raises(UserError, match=r"cannot write a checkpoint after step 2 .*goes on from the one before"):
+    with pytest.raises(UserError, match=r"the checkpoint after step 2: cannot be written .*the same command goes on"):
         checkpoints.save(2, Snapshot({"step": 2}, {"x": torch.ones(1)}))
     assert checkpoints.latest(pytest.fail).position == {"step": 1}
 

@@ -3,11 +3,13 @@
 import itertools
 import stat
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import limited_files
 from peftide.data.alignment import BLOSUM62, LETTERS, align
 from peftide.data.clusters import cluster_sequences, sequence_groups
 from peftide.data.homology import find_hits, nearest_training_proteins
@@ -231,6 +233,15 @@ def test_without_mmseqs_the_builtin_search_is_taken_and_named(tmp_path: Path, mo
 def test_a_failing_mmseqs_is_quoted_and_its_files_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     install_program(tmp_path, monkeypatch, "sys.exit('cannot allocate the index')")
     with pytest.raises(UserError, match="exit status 1 and said: cannot allocate the index"):
+        cluster_sequences(["MKT", "ACD"])
+    assert [path.name for path in tmp_path.iterdir()] == ["mmseqs"]
+
+
+def test_a_full_folder_for_temporary_files_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    install_program(tmp_path, monkeypatch, "sys.exit('must not be called')")
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    said = r"query.fa, in the folder for temporary files \(TMPDIR\): cannot be written \(.*make room there"
+    with limited_files(5), pytest.raises(UserError, match=said):
         cluster_sequences(["MKT", "ACD"])
     assert [path.name for path in tmp_path.iterdir()] == ["mmseqs"]
 

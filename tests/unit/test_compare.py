@@ -182,6 +182,16 @@ def test_what_is_finished_is_not_trained_again(tmp_path, esm_folder):
     assert second.methods[0].seeds == (0, 1, 2)
 
 
+def test_a_report_that_could_not_be_written_is_written_by_the_next_call(tmp_path, esm_folder):
+    settings = settings_for(tmp_path, esm_folder, methods=("head",), baselines="none", seeds=1)
+    run(settings)
+    path = bundle(settings, "head", 0) / "report.html"
+    whole = path.read_bytes()
+    path.unlink()
+    assert "finished earlier" in run(settings)[1]
+    assert path.read_bytes() == whole
+
+
 def test_an_unfinished_bundle_is_trained_again(tmp_path, esm_folder):
     settings = settings_for(tmp_path, esm_folder, methods=("head",), baselines="none", seeds=1)
     run(settings)

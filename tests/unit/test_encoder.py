@@ -1,11 +1,14 @@
 """Frozen states from the store, from the device and computed are the same; vectors keep the order of the proteins."""
 
+import io
+
 import numpy as np
 import pytest
 import torch
+from rich.console import Console
 
 from conftest import random_sequence
-from peftide.inference.caching import open_store
+from peftide.inference.caching import close_store, open_store
 from peftide.inference.device_states import DeviceStates
 from peftide.inference.embed import embed_proteins, embed_residues, embedding_key, length_batches
 from peftide.inference.encoder import Encoder
@@ -156,8 +159,36 @@ def test_a_store_that_fills_up_on_the_way_leaves_the_states_as_they_are(esm_fold
     encoder.states.limit_bytes = 1
     assert torch.equal(hidden(encoder, proteins), expected)
     assert len(encoder.states) == 0
-    assert encoder.states.full_reason is not None
-    encoder.states.close()
+    said = io.StringIO()
+    close_store(encoder.states, Console(file=said, width=500))
+    assert f"note: cache {tmp_path}: not all was kept: " in said.getvalue()
+    assert "what is not kept is computed again" in said.getvalue()
+
+
+def test_a_store_that_kept_all_says_nothing_on_closing_and_a_damaged_one_how_much(esm_folder, tmp_path):
+    encoder = adapted(esm_folder)
+    proteins = pieces_of(encoder)
+    said = io.StringIO()
+    encoder.states = store_of(encoder, proteins, tmp_path)
+    hidden(encoder, proteins)
+    close_store(encoder.states, Console(file=said, width=500))
+    assert said.getvalue() == ""
+    [states] = tmp_path.rglob("*.states")
+    states.write_bytes(bytes(states.stat().st_size))
+    encoder.states = store_of(encoder, proteins, tmp_path)
+    hidden(encoder, proteins)
+    close_store(encoder.states, Console(file=said, width=500))
+    assert f"{len(proteins)} damaged pieces were left out and computed again" in said.getvalue()
+
+
+def test_a_cache_that_cannot_be_written_is_done_without_and_says_so(esm_folder, tmp_path):
+    encoder = adapted(esm_folder)
+    (tmp_path / "file").write_text("not a folder")
+    cache = {"cache_dir": str(tmp_path / "file" / "cache"), "limit_bytes": PLENTY}
+    store, note = open_store(encoder, pieces_of(encoder), kind="states", **cache)
+    assert store is None
+    assert "cannot be written (Not a directory); what is not kept is computed again" in note
+    assert "will be kept" not in note
 
 
 def test_adapters_and_their_dropout_do_not_reach_the_stored_states(esm_folder, tmp_path):

@@ -203,12 +203,12 @@ def test_a_full_disk_stops_training_with_a_message_and_leaves_the_last_checkpoin
     assert run([*words, "--out", str(tmp_path / "whole")], tmp_path / "whole") == 0
     words, full = [*words, "--out", str(tmp_path / "full")], tmp_path / "full"
     said = stopped_by_a_full_disk(words, full, most_bytes=100_000)
-    assert "cannot write a checkpoint after step 1 " in said
-    assert "make room, and the same command goes on" in said
+    assert "checkpoints: the checkpoint after step 1: cannot be written (File too large)" in said
+    assert "make room there, and the same command goes on" in said
     assert not (full / "run.json").exists()
     assert run(words, full, die_at=12) == -signal.SIGKILL
     [*_, last] = sorted((full / "checkpoints").glob("step-*"))
-    assert "cannot write a checkpoint" in stopped_by_a_full_disk(words, full, most_bytes=100_000)
+    assert "the checkpoint after step" in stopped_by_a_full_disk(words, full, most_bytes=100_000)
     assert last.is_dir()
     assert run(words, full) == 0
     assert "going on after step" in Path(f"{full}.said").read_text()
@@ -236,6 +236,26 @@ def test_a_full_disk_stops_a_screen_with_a_message_and_leaves_what_is_done(tmp_p
     proteins.write_text(content)
     assert run(command(full), full) == 0
     pd.testing.assert_frame_equal(*(pd.read_parquet(tmp_path / name / "o.parquet") for name in ("whole", "full")))
+
+
+@pytest.mark.slow
+def test_a_full_disk_stops_a_comparison_and_not_one_run_after_another(tmp_path, esm_folder):
+    out = tmp_path / "out"
+    out.mkdir()
+    words = ["compare", *recipe(tmp_path), "--backbones", str(esm_folder), "--methods", "head", "lora", "--seeds", "1"]
+    said = stopped_by_a_full_disk([*words, "--baselines", "none", "--out", str(out)], out, most_bytes=1500)
+    assert "0 of 2 runs are finished; the same command goes on from there" in said
+    assert "cannot be written (File too large); make room there" in said
+    assert "the others go on" not in said
+    assert "Traceback" not in said
+    assert [path.name for path in out.glob("*/*")] == ["head"]
+
+
+def test_a_lock_that_cannot_be_made_is_named_with_the_mend(tmp_path):
+    (tmp_path / ".out.lock").mkdir()
+    said = r"\.out\.lock, which keeps other processes from --out .*out: cannot be written \(Is a directory\)"
+    with pytest.raises(UserError, match=said), alone_in(tmp_path / "out", what="run"):
+        pass
 
 
 @pytest.mark.parametrize(("settings", "work"), [(CompareSettings, run_compare), (SweepSettings, run_sweep)])

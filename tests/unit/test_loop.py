@@ -180,7 +180,7 @@ def test_a_place_where_no_bundle_can_be_is_refused_before_training(esm_folder, t
     for out in ("file", "file/below"):
         settings = settings_for(tmp_path, esm_folder, out=str(tmp_path / out))
         stream = io.StringIO()
-        with pytest.raises(UserError, match=f"--out .*{out}: cannot make this folder"):
+        with pytest.raises(UserError, match=f"--out .*{out}: cannot be written"):
             run_training(settings, Console(file=stream))
         assert "epoch" not in stream.getvalue()
     assert (tmp_path / "file").read_text() == "mine"

@@ -2,6 +2,7 @@
 
 import os
 import random
+import shutil
 import signal
 import stat
 import subprocess
@@ -523,6 +524,13 @@ def test_a_cache_removed_under_a_running_process_stops_nothing(tmp_path):
         put(store, [2])
         assert "cannot be written" in store.full_reason
         assert absent_pieces(store, [1, 2]) == [2]
+
+
+def test_a_cache_that_cannot_be_marked_as_used_is_closed_all_the_same(tmp_path):
+    with open_store(tmp_path / "cache") as store:
+        put(store, [1])
+        shutil.rmtree(store.path)
+        store.path.write_text("something else")
 
 
 def test_without_locks_and_positioned_reads_the_store_works_but_evicts_nothing(tmp_path):

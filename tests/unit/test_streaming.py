@@ -1,12 +1,10 @@
 """embed and predict in portions: what one portion would give, whatever interrupts it, in little memory."""
 
-import contextlib
 import gc
 import io
 import json
 import os
 import pickle
-import resource
 import subprocess
 import sys
 import tracemalloc
@@ -20,7 +18,7 @@ import pytest
 from rich.console import Console
 
 import peftide
-from conftest import random_sequence, write_examples
+from conftest import limited_files, random_sequence, write_examples
 from peftide.config import DataSettings, EmbedSettings, MachineSettings, PredictSettings, TrainSettings
 from peftide.data.datasets import read_dataset
 from peftide.data.findings import Findings
@@ -284,17 +282,6 @@ def test_work_killed_at_random_moments_goes_on_and_ends_with_the_result_of_work_
     assert hidden_in(tmp_path) == []
 
 
-@contextlib.contextmanager
-def limited_files(num_bytes: int):
-    """No file can grow beyond so many bytes, as on a disk that is nearly full."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (num_bytes, before[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-
-
 def parts_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("embeddings-*.parquet"))
 
@@ -394,10 +381,25 @@ def test_what_is_unfinished_is_not_mixed_with_other_pairs(bundles, fasta, tmp_pa
 
 def test_a_disk_that_has_no_room_for_the_numbers_of_pairs_is_told_and_nothing_is_left(bundles, fasta, tmp_path):
     bundle, pairs = bundles("pair"), pairs_of(tmp_path)
-    with limited_files(500), pytest.raises(UserError, match=r"8 bytes for each example cannot be written .*make room"):
+    with limited_files(500), pytest.raises(UserError, match=r"8 bytes for each example: cannot be written .*make room"):
         predict(bundle, pairs, tmp_path / "p.tsv", sequences=str(fasta))
     assert hidden_in(tmp_path) == []
     assert not (tmp_path / "p.tsv").exists()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process has mapped is read from Linux")
+def test_nothing_holds_the_vectors_of_pairs_when_they_are_to_be_removed(bundles, fasta, tmp_path):
+    """A network disk refuses to remove a folder with a file that is in use."""
+    mapped = []
+    settings = PredictSettings(
+        bundle=bundles("pair"), data=str(pairs_of(tmp_path)), sequences=str(fasta), out=str(tmp_path / "p.tsv")
+    )
+
+    def look(columns: dict[str, list]) -> None:
+        mapped.append("vectors.float32" in Path("/proc/self/maps").read_text())
+
+    predict_file(settings, Console(quiet=True), each=look)
+    assert mapped == [False]
 
 
 def test_parts_that_outlived_their_manifest_are_not_taken_for_those_of_other_settings(

@@ -15,11 +15,13 @@ import pytest
 import torch
 from rich.console import Console
 
-from conftest import write_examples
+from conftest import limited_files, write_examples
 from peftide.cli import main, parse
 from peftide.config import SweepSettings, TrainSettings, load_settings, to_toml
+from peftide.config.vary import read_variations
 from peftide.data.datasets import read_dataset
 from peftide.errors import UserError
+from peftide.evaluation.robustness import Trial
 from peftide.inference.predict import score_examples
 from peftide.models.backbones import fingerprint, load_backbone
 from peftide.models.bundle import load_bundle, read_run
@@ -27,6 +29,7 @@ from peftide.training import sweep as sweep_module
 from peftide.training.build import build_model
 from peftide.training.loop import Trainer
 from peftide.training.run import run_training
+from peftide.training.search import search_optuna
 from peftide.training.shelf import BackboneShelf
 from peftide.training.sweep import run_sweep, without_test
 from peftide.training.trial import run_trial
@@ -291,6 +294,28 @@ def test_optuna_searches_ranges_and_lists_and_goes_on_from_its_study(tmp_path, e
     assert all(isinstance(json.loads(line), dict) for line in lines)
     with pytest.raises(UserError, match="varied other settings or values"):
         run(replace(settings, vary=("lora_rank=1..16", *settings.vary[1:])))
+
+
+@pytest.mark.parametrize("most_bytes", [0, 300, 900, 1000])
+def test_a_full_disk_stops_a_search_with_the_name_of_its_study(tmp_path, most_bytes):
+    variations, _ = read_variations(SEARCH["vary"])
+    done = Trial(values={}, state="finished", value=0.5, best_epoch=1, history=({"epoch": 1, "aupr": 0.5},))
+    search = {"folder": tmp_path, "num_trials": 3, "metric": "aupr", "seed": 0}
+    with limited_files(most_bytes), pytest.raises(UserError, match=r"study.log: cannot be written .*same command goes"):
+        search_optuna(variations, lambda values, judge, what: done, **search)
+    tried = []
+    search_optuna(variations, lambda values, judge, what: tried.append(values) or done, **search)
+    assert len(tried) == 3
+
+
+def test_a_full_disk_ends_a_sweep_and_no_trial_has_failed(tmp_path, esm_folder):
+    settings = settings_for(tmp_path, esm_folder)
+    with limited_files(500), pytest.raises(UserError, match=r"trial.json: cannot be written \(File too large\)"):
+        run(settings)
+    assert stamps(settings) == {}
+    with limited_files(4000), pytest.raises(UserError, match=r"the bundle: cannot be written \(File too large\)"):
+        run(replace(settings, keep_bundles=True))
+    assert stamps(settings) == {}
 
 
 def test_a_trial_of_optuna_that_was_cut_off_is_made_again(tmp_path, esm_folder, monkeypatch):

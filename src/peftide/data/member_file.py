@@ -13,7 +13,7 @@ from typing import cast
 
 import numpy as np
 
-from peftide.errors import UserError
+from peftide.errors import unwritable
 
 ROWS_AT_ONCE = 1 << 16  # in memory
 
@@ -44,8 +44,8 @@ class MemberFile:
             while content:
                 content = content[self._stream.write(content) :]
         except OSError as error:
-            what = f"a file of {4 * self._num_members} bytes for each example cannot be written ({error.strerror})"
-            raise UserError(f"{self._folder}: {what}; make room there, or name another --out") from error
+            what = f"a file of {4 * self._num_members} bytes for each example"
+            raise unwritable(f"{self._folder}: {what}", error) from error
         self._waiting = array("q")
 
     def rows(self, start: int, stop: int) -> np.ndarray:
@@ -71,5 +71,5 @@ def member_file(folder: Path, num_members: int, *, rows_at_once: int = ROWS_AT_O
             # Without a buffer, so that what a full disk refused is not tried again on closing.
             stream = stack.enter_context(tempfile.TemporaryFile(dir=folder, buffering=0))
         except OSError as error:
-            raise UserError(f"{folder}: cannot be written ({error.strerror}); name another --out") from error
+            raise unwritable(folder, error) from error
         yield MemberFile(cast(FileIO, stream), folder, num_members, rows_at_once=rows_at_once)

@@ -2,7 +2,6 @@
 
 import shutil
 import subprocess
-import tempfile
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -11,7 +10,8 @@ import numpy as np
 import pandas as pd
 
 from peftide.data.hits import MAX_EVALUE, Hits
-from peftide.errors import UserError
+from peftide.data.writers import temporary_folder
+from peftide.errors import UserError, unwritable
 
 COLUMNS = ("query", "target", "fident", "qcov", "tcov", "bits")
 BUILTIN_FLAG = "--search builtin of peftide split and audit"
@@ -39,16 +39,16 @@ def search_mmseqs(
     (94 to 99 % of it, in a fifth of the time). Its files live in a temporary folder of their own.
 
     Raises:
-        UserError: the program failed; with its own words.
+        UserError: the program failed, with its own words; or its files could not be written.
     """
-    with tempfile.TemporaryDirectory(prefix="peftide-mmseqs-") as folder:
-        query_path, target_path, hits_path = (Path(folder) / name for name in ("query.fa", "target.fa", "hits.tsv"))
+    with temporary_folder(what="mmseqs") as folder:
+        query_path, target_path, hits_path = (folder / name for name in ("query.fa", "target.fa", "hits.tsv"))
         _write_fasta(query_path, queries)
         if targets is not None:
             _write_fasta(target_path, targets)
         against = query_path if targets is None else target_path
         sensitivity = "5.7" if identity < 0.4 else "4"
-        command = ["easy-search", str(query_path), str(against), str(hits_path), str(Path(folder) / "work")]
+        command = ["easy-search", str(query_path), str(against), str(hits_path), str(folder / "work")]
         command += [
             "-s",
             sensitivity,
@@ -81,7 +81,10 @@ def _each_pair_once(found: Hits) -> Hits:
 
 
 def _write_fasta(path: Path, sequences: Sequence[str]) -> None:
-    path.write_text("".join(f">{row}\n{sequence}\n" for row, sequence in enumerate(sequences)))
+    try:
+        path.write_text("".join(f">{row}\n{sequence}\n" for row, sequence in enumerate(sequences)))
+    except OSError as error:
+        raise unwritable(f"{path}, in the folder for temporary files (TMPDIR)", error) from error
 
 
 def _call(program: Path, arguments: Sequence[str]) -> str:

@@ -7,6 +7,7 @@ import json
 import os
 import secrets
 import stat
+import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain
@@ -18,7 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from peftide.data.files import DELIMITERS, KINDS
-from peftide.errors import UserError
+from peftide.errors import UserError, unwritable
 
 GROUP_ROWS = 1 << 16  # of a Parquet row group that is written in chunks, about
 
@@ -107,8 +108,20 @@ def make_folder(folder: str | Path) -> Path:
     try:
         Path(folder).mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"{folder}: this folder cannot be made ({_reason(error)}); choose another") from error
+        raise unwritable(folder, error) from error
     return Path(folder)
+
+
+@contextmanager
+def temporary_folder(*, what: str) -> Iterator[Path]:
+    """A folder that is gone when the block ends; what: a word for its use ("probe"). UserError where none can be."""
+    try:
+        folder = tempfile.TemporaryDirectory(prefix=f"peftide-{what}-")
+    except OSError as error:
+        mend = "make room there, or name another folder in the environment as TMPDIR"
+        raise UserError(f"no folder for temporary files can be made ({error}); {mend}") from error
+    with folder as path:
+        yield Path(path)
 
 
 def _reason(error: Exception) -> str:
@@ -174,11 +187,12 @@ def aside_of(path: Path, *, within: Path | None = None) -> Iterator[Path]:
     check_place(path)
     fresh = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") if within is None else within / "result"
     try:
-        fresh.unlink(missing_ok=True)
-        yield fresh
-        os.replace(fresh, path)
+        try:
+            fresh.unlink(missing_ok=True)
+            yield fresh
+            os.replace(fresh, path)
+        finally:
+            if os.path.exists(fresh):
+                os.unlink(fresh)
     except OSError as error:
-        raise UserError(f"{path}: cannot be written ({_reason(error)})") from error
-    finally:
-        if os.path.exists(fresh):
-            os.unlink(fresh)
+        raise unwritable(path, error, goes_on=within is not None) from error

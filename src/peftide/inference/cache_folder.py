@@ -128,7 +128,7 @@ def hold(store: Path) -> int:
 
 def release(store: Path, descriptor: int) -> None:
     """Undo `hold`: other processes may evict the store from now on, after all stores used before it."""
-    with suppress(FileNotFoundError):  # the user has removed the cache meanwhile
+    with suppress(OSError):  # the cache was removed meanwhile, or cannot be written any more; its order alone suffers
         os.utime(store / LOCK_NAME)
     os.close(descriptor)
 

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 
 from peftide.config import MachineSettings
-from peftide.inference.cache_folder import StoreKey, default_cache_folder, room_for
+from peftide.inference.cache_folder import Room, StoreKey, default_cache_folder, room_for
 from peftide.inference.embed import embedding_key
 from peftide.inference.encoder import Encoder
 from peftide.inference.store import StateStore
@@ -58,6 +58,8 @@ def _open(
     absent = store.missing(digests)
     needed = key.size_bytes(num_rows=sum(rows[i] for i in absent), num_pieces=len(absent))
     room = room_for(folder, key, needed_bytes=needed, limit_bytes=limit_bytes)
+    if absent and store.full_reason is not None:
+        room = Room(False, store.full_reason)
     what = f"states after layer {layer} of {encoder.backbone.num_layers}" if is_states else "frozen vectors"
     note = f"cache of {what} in {folder}: {len(digests) - len(absent):,} of {len(digests):,} pieces known"
     if not room.fits:
@@ -85,4 +87,15 @@ def frozen_vectors(
         yield store
     finally:
         if store is not None:
-            store.close()
+            close_store(store, console)
+
+
+def close_store(store: StateStore, console: Console) -> None:
+    """Let a store go, and say what it could not keep or read: the work went on without."""
+    remarks = [f"cache {store.path.parent}: not all was kept: {store.full_reason}"] if store.has_left_out else []
+    if store.num_damaged:
+        remarks.append(f"{store.path}: {store.num_damaged:,} damaged pieces were left out and computed again")
+    remarks += [f"{store.path / name}: cannot be read ({reason})" for name, reason in store.unreadable.items()]
+    store.close()
+    for remark in remarks:
+        console.print(f"note: {remark}", highlight=False)

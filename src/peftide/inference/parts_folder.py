@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import pyarrow as pa
 from rich.console import Console
 
-from peftide.errors import UserError
+from peftide.errors import UserError, unwritable
 from peftide.inference.locks import lock_at_once, open_plain
 
 MANIFEST = "manifest.json"
@@ -33,7 +33,7 @@ def parts_folder(out: Path, manifest: Mapping[str, Any], *, what: str) -> Iterat
         folder.mkdir(exist_ok=True)
         descriptor = open_plain(folder / "lock", os.O_RDWR | os.O_CREAT)
     except OSError as error:
-        raise UserError(f"{folder}: cannot be written ({error.strerror}); name another --out") from error
+        raise unwritable(folder, error) from error
     try:
         if lock_at_once(descriptor) == "held":
             raise UserError(f"{folder}: another process is at work on this {what}; wait for it, or name another --out")
@@ -66,13 +66,13 @@ def write_part(path: Path, write: Callable[[Path], object]) -> None:
     """Write a file beside its place, then move it there. Raises UserError where that fails; what was there stays."""
     fresh = path.with_name(f".{path.name}.new")
     try:
-        write(fresh)
-        os.replace(fresh, path)
+        try:
+            write(fresh)
+            os.replace(fresh, path)
+        finally:
+            fresh.unlink(missing_ok=True)
     except OSError as error:
-        reason = error.strerror or error
-        raise UserError(f"{path}: cannot be written ({reason}); mend that, and the same command goes on") from error
-    finally:
-        fresh.unlink(missing_ok=True)
+        raise unwritable(path, error, goes_on=True) from error
 
 
 def read_part(path: Path, read: Callable[[Path], Content]) -> Content:

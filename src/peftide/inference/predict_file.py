@@ -122,9 +122,9 @@ def _predict_joined(
         manifest = _manifest(predictor, content.hexdigest()[:16])
         with parts_folder(out, manifest, what="prediction") as folder, interruptible(folder, console):
             vectors = TableParts(folder, "vectors", manifest)
-            vectors_PD = _encode(source, predictor, vectors, settings, console)
             parts = TableParts(folder, "predictions", manifest)
-            _score(proteins, members, vectors_PD, predictor, parts, console)
+            # The mapped vectors have no name here: on network disks a file cannot be removed while it is in use
+            _score(proteins, members, _encode(source, predictor, vectors, settings, console), predictor, parts, console)
             _write(settings, parts.read_all(len(_chunks(len(members)))), folder, console, each=each)
     remove_parts(folder)
 

@@ -22,6 +22,7 @@ class StateStore:
 
     Threads may share it. For messages to the user:
     full_reason: why nothing more is kept (the limit, a full disk, ...); None while it is. Reading goes on.
+    has_left_out: whether something was to be kept and was not.
     num_damaged: copies of pieces left out since opening: wrong checksum, wrong length or unreadable.
     unreadable: whole segments left out, by name, with the reason.
     evicted: older stores that made room.
@@ -32,6 +33,7 @@ class StateStore:
         self.key = key
         self.limit_bytes = limit_bytes
         self.full_reason: str | None = None
+        self.has_left_out = False
         self.num_damaged = 0
         self.unreadable: dict[str, str] = {}
         self.evicted: list[StoreUse] = []
@@ -130,6 +132,7 @@ class StateStore:
         first = {digest: position for position, digest in reversed(list(enumerate(digests)))}
         new = sorted(position for digest, position in first.items() if digest not in self._pieces)
         if self.full_reason is not None or not new:
+            self.has_left_out |= bool(new)
             return
         if len(new) < len(digests):
             stops = _stops(rows)
@@ -141,6 +144,7 @@ class StateStore:
                 self._append(view, records)
             except OSError as error:
                 self._stop_writing(error)
+            self.has_left_out |= self.full_reason is not None
 
     def _append(self, view: memoryview, records: np.ndarray) -> None:
         folder, num_bytes = self.path.parent, len(view) + records.nbytes

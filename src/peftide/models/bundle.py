@@ -10,17 +10,18 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import PeftModel
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from peftide.config import Method
-from peftide.errors import UserError
+from peftide.data.writers import write_json
+from peftide.errors import UserError, unwritable
 from peftide.models.adapters import base_model, load_adapter
 from peftide.models.backbones import HUB_NAMES, SHIPPED, Backbone, fingerprint, load_backbone
 from peftide.models.bundle_facts import read_model_facts
@@ -39,26 +40,40 @@ PARTS: dict[Method, tuple[str, ...]] = {  # by method, beside run.json
 def save_bundle(folder: Path, model: PropertyModel, run: dict[str, Any]) -> None:
     """Write the bundle, in place of one that is there; `run` is kept in run.json beside what loading needs.
 
-    An earlier run.json goes first and the new one comes last: a folder that has one is whole.
+    All is written aside before an earlier bundle is touched: a full disk leaves that as it was. Then its run.json goes
+    first and the new one comes last: a folder that has one is whole. Raises UserError where it cannot be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    _remove_earlier(folder)
-    _replace(folder / "head.safetensors", lambda path: _save_tensors(model.head.state_dict(), path))
+    aside = folder / f".bundle.{os.getpid()}.new"
+    try:
+        try:
+            shutil.rmtree(aside, ignore_errors=True)
+            aside.mkdir(parents=True)
+            _write_parts(aside, model)
+            document = {"format": FORMAT, "model": _description(model)} | run
+            (aside / "run.json").write_text(json.dumps(document, indent=2, allow_nan=False), "utf-8")
+            _remove_earlier(folder)
+            for name in sorted(os.listdir(aside), key=lambda name: name == "run.json"):
+                if (folder / name).is_dir():
+                    shutil.rmtree(folder / name)
+                os.replace(aside / name, folder / name)
+        finally:
+            if aside.is_dir():
+                shutil.rmtree(aside)
+    except (OSError, SafetensorError) as error:
+        raise unwritable(f"{folder}: the bundle", error, goes_on=True) from error
+
+
+def _write_parts(folder: Path, model: PropertyModel) -> None:
+    _save_tensors(model.head.state_dict(), folder / "head.safetensors")
     if model.method == "lora":
-        _replace(folder / "adapter", lambda path: _save_adapter(model, path))
+        _save_adapter(model, folder / "adapter")
     if model.method == "full":
-        _replace(folder / "backbone", lambda path: save_backbone(model.backbone, model.model, path))
-    document = {"format": FORMAT, "model": _description(model)} | run
-    text = json.dumps(document, indent=2, allow_nan=False)
-    _replace(folder / "run.json", lambda path: path.write_text(text, "utf-8"))
+        save_backbone(model.backbone, model.model, folder / "backbone")
 
 
 def add_to_run(folder: Path, more: dict[str, Any]) -> None:
-    """Add entries to the bundle's run.json, in place of those of the same name."""
-    document = read_run(folder) | more
-    _replace(
-        folder / "run.json", lambda path: path.write_text(json.dumps(document, indent=2, allow_nan=False), "utf-8")
-    )
+    """Add entries to the bundle's run.json, in place of those of the same name. Raises UserError as `save_bundle`."""
+    write_json(folder / "run.json", read_run(folder) | more)
 
 
 def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
@@ -228,14 +243,3 @@ def _save_adapter(model: PropertyModel, folder: Path) -> None:
 
 def _save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
     save_file({name: t.detach().to("cpu").contiguous() for name, t in tensors.items()}, path, metadata={"format": "pt"})
-
-
-def _replace(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file or folder beside its place, then move it there."""
-    fresh = path.with_name(f".{path.name}.{os.getpid()}.new")
-    if fresh.is_dir():
-        shutil.rmtree(fresh)
-    write(fresh)
-    if path.is_dir():
-        shutil.rmtree(path)
-    os.replace(fresh, path)

@@ -24,8 +24,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from peftide.data.writers import write_json
-from peftide.errors import UserError
+from peftide.data.writers import make_folder, write_json
+from peftide.errors import UserError, unwritable
 
 FOLDER = "checkpoints"
 TENSORS, DIGEST, STATE_KEY = "state.safetensors", "sha256", "peftide"
@@ -74,14 +74,11 @@ class Checkpoints:
             shutil.rmtree(place, ignore_errors=True)
             os.replace(aside, place)
             _flush_entry(self.folder)
+            for old in self._places()[:-NUM_KEPT]:
+                shutil.rmtree(old)
         except (OSError, SafetensorError) as error:
             shutil.rmtree(aside, ignore_errors=True)
-            raise UserError(
-                f"{self.folder}: cannot write a checkpoint after step {step} ({error}); make room, and the same "
-                "command goes on from the one before"
-            ) from error
-        for old in self._places()[:-NUM_KEPT]:
-            shutil.rmtree(old)
+            raise unwritable(f"{self.folder}: the checkpoint after step {step}", error, goes_on=True) from error
         self.last = time.monotonic()
 
     def latest(self, say: Say) -> Snapshot | None:
@@ -155,7 +152,7 @@ def unfinished_run(
                 f"--out {folder}: an unfinished run of other settings is there ({'; '.join(found)}); use those to go "
                 "on with it, --restart to throw it away, or another folder"
             )
-        place.mkdir(parents=True, exist_ok=True)
+        make_folder(place)
         write_json(known, identity)
         yield Checkpoints(place, interval_seconds=interval_seconds)
         remove_checkpoints(folder)
@@ -173,7 +170,10 @@ def _compared(known: Path, differences: Callable[[dict[str, Any]], list[str]]) -
 def remove_checkpoints(folder: Path) -> None:
     """Remove the checkpoints of a run that has ended, first what says whose they are: then nobody goes on from them."""
     place = folder / FOLDER
-    (place / "run.json").unlink(missing_ok=True)
+    try:
+        (place / "run.json").unlink(missing_ok=True)
+    except OSError as error:
+        raise unwritable(place, error, goes_on=True) from error
     shutil.rmtree(place, ignore_errors=True)
 
 
@@ -191,6 +191,8 @@ def alone_in(folder: Path, *, what: str) -> Iterator[None]:
         raise UserError(
             f"--out {folder}: another process is writing this {what} now; wait for it, or choose another folder"
         ) from error
+    except OSError as error:
+        raise unwritable(f"{lock.lock_file}, which keeps other processes from --out {folder}", error) from error
     try:
         remove_leftovers(folder)
         yield
@@ -200,6 +202,9 @@ def alone_in(folder: Path, *, what: str) -> Iterator[None]:
 
 def remove_leftovers(folder: Path) -> None:
     """Remove files and folders that a killed process had begun to write; no other process may be at work here."""
-    for path in folder.iterdir() if folder.is_dir() else []:
-        if LEFTOVER.fullmatch(path.name):
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    try:
+        for path in folder.iterdir() if folder.is_dir() else []:
+            if LEFTOVER.fullmatch(path.name):
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+    except OSError as error:
+        raise unwritable(folder, error) from error

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from peftide.config import CompareSettings, JudgeSettings, RecipeSettings, TrainSettings
 from peftide.data.writers import write_json, write_table
-from peftide.errors import UserError, raise_problems
+from peftide.errors import UnwritableError, UserError, raise_problems
 from peftide.evaluation.compared import (
     Cost,
     MethodComparison,
@@ -28,6 +28,7 @@ from peftide.report.compare_page import compare_page
 from peftide.report.facts import RunFacts, read_facts
 from peftide.report.page import write_page
 from peftide.report.predictions import read_predictions
+from peftide.report.run_report import write_report
 from peftide.training.checkpoint import alone_in, remove_checkpoints, remove_leftovers
 from peftide.training.compare_table import comparison_columns, cost_table, quality_table
 from peftide.training.examples import Examples, data_digests, read_examples
@@ -145,11 +146,16 @@ def _train_missing(
             console.print(f"{what}: finished earlier, in {settings.out}", highlight=False)
             remove_checkpoints(Path(settings.out))  # where the process was killed at its very end
             remove_leftovers(Path(settings.out))
+            if not (Path(settings.out) / "report.html").is_file():  # or the disk was full
+                write_report(Path(settings.out))
             num_done += 1
             continue
         console.rule(what)
         try:
             run_training(settings, console, examples)
+        except UnwritableError:
+            _say_how_to_go_on(num_done, len(planned), console)
+            raise
         except (UserError, torch.OutOfMemoryError) as error:
             failures[settings.out] = str(error)
             console.print(f"failed, and the others go on: {error}", style="yellow", highlight=False)

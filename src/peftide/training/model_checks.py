@@ -4,16 +4,15 @@ Each function returns what it saw, in words, and raises `CheckFailedError` with 
 Shapes: P proteins, N examples, D width.
 """
 
-import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from peftide.data.sequences import RESIDUES
+from peftide.data.writers import temporary_folder
 from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import Encoder
 from peftide.inference.predict import score_examples
@@ -153,9 +152,9 @@ def round_trip_is_exact(trial: Trial) -> str:
     """A model that is written as a bundle and read again scores the same, to the last bit."""
     model, machine = trial.model, trial.machine
     before = score_examples(model, _vectors(trial), trial.members_NK)
-    with tempfile.TemporaryDirectory(prefix="peftide-doctor-") as folder:
-        save_bundle(Path(folder) / "bundle", model, {})
-        read = load_bundle(Path(folder) / "bundle", dtype=machine.dtype)
+    with temporary_folder(what="doctor") as folder:
+        save_bundle(folder / "bundle", model, {})
+        read = load_bundle(folder / "bundle", dtype=machine.dtype)
     encoder = Encoder(read.backbone, read.model, machine, pooling=read.pooling)
     read.head.to(machine.device)
     vectors_PD = embed_proteins(encoder, trial.pieces, token_budget=trial.token_budget)

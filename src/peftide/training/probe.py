@@ -8,14 +8,13 @@ from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from statistics import median
-from tempfile import TemporaryDirectory
 
 import numpy as np
 import torch
 from rich.console import Console
 
+from peftide.data.writers import temporary_folder
 from peftide.inference.caching import open_store
 from peftide.inference.embed import embed_proteins
 from peftide.models.machine import Machine
@@ -236,10 +235,10 @@ def _examples(dataset: Dataset, samples: list[np.ndarray]) -> tuple[Dataset, lis
 
 def _attach_states(subject: Subject, stack: ExitStack) -> None:
     """Give the encoder an empty store in a temporary folder, and an empty place on the GPU where it has one."""
-    folder = stack.enter_context(TemporaryDirectory(prefix="peftide-probe-"))
+    folder = stack.enter_context(temporary_folder(what="probe"))
     limit_bytes = int(subject.settings.cache_limit_gb * 1e9)
     store, _ = open_store(
-        subject.encoder, subject.pieces, kind="states", cache_dir=str(Path(folder)), limit_bytes=limit_bytes
+        subject.encoder, subject.pieces, kind="states", cache_dir=str(folder), limit_bytes=limit_bytes
     )
     if store is not None:
         stack.callback(store.close)

@@ -12,9 +12,9 @@ from rich.console import Console
 
 from peftide.config import TrainSettings, parse_layers
 from peftide.data.writers import write_table
-from peftide.errors import UserError
+from peftide.errors import UserError, unwritable
 from peftide.evaluation.assessment import Assessment
-from peftide.inference.caching import open_store
+from peftide.inference.caching import close_store, open_store
 from peftide.inference.predict import example_columns
 from peftide.models.backbones import Backbone
 from peftide.models.bundle import add_to_run, save_bundle
@@ -164,7 +164,7 @@ def make_folder(out: str, backbone_name: str) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"--out {folder}: cannot make this folder ({error.strerror}); choose another") from error
+        raise unwritable(f"--out {folder}", error) from error
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out {folder}: cannot write into this folder; choose another")
     return folder
@@ -235,7 +235,7 @@ def fit_subject(
             vectors_PD = embed_together(encoder, pieces, ranks, token_budget=min(budget, trainer.token_budget))
     finally:
         if store is not None:
-            store.close()
+            close_store(store, console)
     return fit, vectors_PD
 
 

@@ -1,14 +1,15 @@
 """The combinations that a sweep tries, in order: a full grid, or Optuna's choice from what came of earlier ones."""
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from peftide.config.vary import Choices, Variation, combinations
-from peftide.errors import UserError
+from peftide.errors import UserError, unwritable
 from peftide.evaluation.metrics import higher_is_better
 from peftide.evaluation.robustness import Trial
 from peftide.training.trial import Judge
@@ -39,26 +40,39 @@ def search_optuna(
     The sampler is Optuna's tree-structured Parzen estimator; a trial whose best epoch is below the median of the others
     at the same epoch is ended early. The study lies in the folder as lines of JSON.
     """
-    study = _open_study(folder, variations, metric=metric, seed=seed)
+    with _writing(folder):
+        study = _open_study(folder, variations, metric=metric, seed=seed)
     for number, done in enumerate(_done(study), start=1):
         values = {one.name: _value(one, done.params[one.name]) for one in variations}
         attempt(values, lambda epoch, value: False, f"trial {number} of {num_trials}")
     while (number := len(_done(study))) < num_trials:
         study.sampler = _sampler(seed, number)
-        asked = study.ask()
-        values = {one.name: _value(one, _suggest(asked, one)) for one in variations}
+        with _writing(folder):
+            asked = study.ask()
+            values = {one.name: _value(one, _suggest(asked, one)) for one in variations}
         reported: set[int] = set()
 
         def judge(epoch: int, value: float, asked: "optuna.trial.Trial" = asked, reported: set[int] = reported) -> bool:
-            asked.report(value, step=epoch)
-            reported.add(epoch)
-            return asked.should_prune()
+            with _writing(folder):
+                asked.report(value, step=epoch)
+                reported.add(epoch)
+                return asked.should_prune()
 
         trial = attempt(values, judge, f"trial {number + 1} of {num_trials}")
-        for row in trial.history:  # of a trial that was known already
-            if row["epoch"] not in reported:
-                asked.report(row[metric], step=int(row["epoch"]))
-        _tell(study, asked, trial)
+        with _writing(folder):
+            for row in trial.history:  # of a trial that was known already
+                if row["epoch"] not in reported:
+                    asked.report(row[metric], step=int(row["epoch"]))
+            _tell(study, asked, trial)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    """What goes wrong with the study's file, in words for the user."""
+    try:
+        yield
+    except OSError as error:
+        raise unwritable(folder / STUDY_FILE, error, goes_on=True) from error
 
 
 def _open_study(folder: Path, variations: Sequence[Variation], *, metric: str, seed: int) -> "optuna.Study":

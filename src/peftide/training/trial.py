@@ -11,8 +11,8 @@ import torch
 from rich.console import Console
 
 from peftide.config import TrainSettings
-from peftide.data.writers import write_json
-from peftide.errors import UserError
+from peftide.data.writers import make_folder, write_json
+from peftide.errors import UnwritableError, UserError
 from peftide.evaluation.robustness import Trial
 from peftide.models.bundle import save_bundle
 from peftide.models.machine import Machine, describe, peak_memory_bytes
@@ -82,13 +82,15 @@ def run_trial(
     """Train with these settings and write trial.json; values: of the varied ones, as they are told.
 
     A trial has failed where other settings, or more memory, would mend it. Raises KeyboardInterrupt after Ctrl-C, and
-    then nothing is written.
+    UserError where the disk is full or refuses; then nothing is written.
     """
     folder = trial_folder(bench.folder, settings)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     remove_leftovers(folder)
     try:
         trial = _train(bench, settings, values, after_epoch=after_epoch, judge=judge)
+    except UnwritableError:
+        raise
     except (UserError, torch.OutOfMemoryError) as error:
         trial = Trial(values=values, state="failed", reason=str(error))
     keep_freed(bench.machine.device)
