@@ -263,13 +263,29 @@ def test_a_screen_goes_on_where_its_process_was_killed(bundles, tmp_path):
 
 def test_an_unfinished_screen_is_not_mixed_with_another(bundles, proteome, tmp_path):
     out = tmp_path / "scores.parquet"
-    with open_parts(out, {"format": 1, "top_k": 3}):
-        pass
+    with open_parts(out, {"format": 1, "top_k": 3}) as parts:
+        parts.write_vectors(0, np.zeros((2, 3), dtype=np.float32))
     with pytest.raises(UserError, match=r"another screen, unfinished .*top_k 3 there, 5 here.*remove that folder"):
         screen(bundles("mlp"), proteome, top_k=5)
     (tmp_path / ".scores.parquet.parts" / "manifest.json").write_text("{")
     with pytest.raises(UserError, match=r"manifest.json: is damaged.*remove the folder"):
         screen(bundles("mlp"), proteome)
+
+
+def test_a_screen_that_ended_before_anything_was_done_leaves_nothing_in_the_way(tmp_path):
+    out = tmp_path / "scores.parquet"
+    with pytest.raises(EndedError), open_parts(out, {"top_k": 3}):
+        raise EndedError
+    assert list(tmp_path.iterdir()) == []
+    with open_parts(out, {"top_k": 3}):
+        pass  # as where the process was killed here
+    with open_parts(out, {"top_k": 5}) as parts:
+        parts.write_vectors(0, np.zeros((2, 3), dtype=np.float32))
+    with pytest.raises(UserError, match="top_k 5 there, 3 here"), open_parts(out, {"top_k": 3}):
+        pass
+    with pytest.raises(EndedError), open_parts(out, {"top_k": 5}):
+        raise EndedError
+    assert (parts.folder / "vectors-00000.parquet").is_file()
 
 
 def test_a_second_process_is_kept_from_the_same_screen(tmp_path):

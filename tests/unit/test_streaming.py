@@ -8,6 +8,7 @@ import pickle
 import subprocess
 import sys
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -365,7 +366,7 @@ def test_what_is_unfinished_is_not_mixed_with_other_proteins_or_settings(esm_fol
 
 def test_what_is_unfinished_is_not_mixed_with_other_pairs(bundles, fasta, tmp_path):
     bundle, pairs, options = bundles("pair"), pairs_of(tmp_path), {"sequences": str(fasta)}
-    with limited_files(2500), pytest.raises(UserError, match="cannot be written"):
+    with limited_files(3500), pytest.raises(UserError, match="cannot be written"):
         predict(bundle, pairs, tmp_path / "p.tsv", **options)
     before = pairs.read_text()
     header, first, second, *others = before.splitlines()
@@ -416,10 +417,14 @@ def test_parts_that_outlived_their_manifest_are_not_taken_for_those_of_other_set
 
 
 def test_a_prediction_with_another_threshold_is_another(bundles, fasta, tmp_path):
-    with limited_files(1500), pytest.raises(UserError, match="cannot be written"):
-        predict(bundles("multilabel"), fasta, tmp_path / "p.tsv")
+    def stop(columns: dict[str, list]) -> None:
+        raise KeyboardInterrupt
+
+    settings = PredictSettings(bundle=bundles("multilabel"), data=str(fasta), out=str(tmp_path / "p.tsv"))
+    with pytest.raises(KeyboardInterrupt):
+        predict_file(settings, Console(quiet=True), each=stop)
     with pytest.raises(UserError, match=r"holds another prediction, unfinished \(threshold 0.5 there, 0.7 here"):
-        predict(bundles("multilabel"), fasta, tmp_path / "p.tsv", threshold=0.7)
+        predict_file(replace(settings, threshold=0.7), Console(quiet=True))
 
 
 def test_a_second_process_on_the_same_output_is_refused(esm_folder, bundles, fasta, tmp_path):

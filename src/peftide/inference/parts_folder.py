@@ -17,7 +17,7 @@ from rich.console import Console
 from peftide.errors import UserError, unwritable
 from peftide.inference.locks import lock_at_once, open_plain
 
-MANIFEST = "manifest.json"
+MANIFEST, LOCK = "manifest.json", "lock"
 Content = TypeVar("Content")
 
 
@@ -25,27 +25,40 @@ Content = TypeVar("Content")
 def parts_folder(out: Path, manifest: Mapping[str, Any], *, what: str) -> Iterator[Path]:
     """The folder of parts of the result `out`, made where there is none, held against other processes meanwhile.
 
+    Where the block fails before a part is done, the folder goes again, so that the command can be given otherwise.
     what: a word for the work ("screen"). Raises UserError where the folder is of other work than `manifest` (JSON
     values) says, is in use, or cannot be made.
     """
     folder = out.with_name(f".{out.name}.parts")
     try:
         folder.mkdir(exist_ok=True)
-        descriptor = open_plain(folder / "lock", os.O_RDWR | os.O_CREAT)
+        descriptor = open_plain(folder / LOCK, os.O_RDWR | os.O_CREAT)
     except OSError as error:
         raise unwritable(folder, error) from error
+    is_unused = False
     try:
         if lock_at_once(descriptor) == "held":
             raise UserError(f"{folder}: another process is at work on this {what}; wait for it, or name another --out")
         _check_manifest(folder, manifest, what=what)
-        yield folder
+        try:
+            yield folder
+        except BaseException:
+            is_unused = _holds_nothing(folder)
+            raise
     finally:
         os.close(descriptor)
+        if is_unused:
+            remove_parts(folder)
+
+
+def _holds_nothing(folder: Path) -> bool:
+    """Whether no part is done: of a process that was killed so early, too."""
+    return {path.name for path in folder.iterdir()} <= {MANIFEST, LOCK}
 
 
 def _check_manifest(folder: Path, manifest: Mapping[str, Any], *, what: str) -> None:
     path = folder / MANIFEST
-    if not path.is_file():
+    if not path.is_file() or _holds_nothing(folder):
         write_part(path, lambda fresh: fresh.write_text(json.dumps(manifest, indent=2), "utf-8"))
         return
     known = read_part(path, lambda file: dict(json.loads(file.read_text("utf-8"))))
