@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import shutil
+import stat
 from dataclasses import replace
 from pathlib import Path
 
@@ -130,6 +131,21 @@ def test_run_json_repeats_the_run(trained, method, tmp_path):
     again = replace(again, out=str(tmp_path / "again"))
     run_training(again, quiet())
     assert written_predictions(again) == written_predictions(settings)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_whoever_may_read_one_file_of_a_bundle_may_read_all(trained, method, tmp_path):
+    model = load_bundle(Path(trained(method).out), dtype=torch.float32)
+    before = os.umask(0o027)
+    try:
+        save_bundle(tmp_path / "bundle", model, {})
+    finally:
+        os.umask(before)
+    modes = {
+        path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "bundle").rglob("*") if path.is_file()
+    }
+    assert "head.safetensors" in modes
+    assert set(modes.values()) == {0o640}
 
 
 def test_a_bundle_trained_in_bfloat16_predicts_exactly_what_the_run_did(esm_folder, tmp_path):

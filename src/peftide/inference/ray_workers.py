@@ -11,13 +11,13 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 from rich.console import Console
 
 from peftide.config import ClusterSettings
-from peftide.errors import UserError
+from peftide.data.writers import make_folder, temporary_folder
+from peftide.errors import UserError, unwritable
 from peftide.inference.embed import Advance
 from peftide.inference.work import Compute, Done, Identity, Loaded, Task
 from peftide.models.bundle import bundle_files
@@ -69,12 +69,14 @@ class Worker:
     def _load_model(self, load: Load[Any, Any, Any], bundle: Mapping[str, bytes] | None) -> Loaded[Any, Any]:
         if bundle is None:
             return load(self._settings)
-        with TemporaryDirectory(prefix="peftide-bundle-") as folder:
+        with temporary_folder(what="bundle") as folder:
             for name, content in bundle.items():
-                path = Path(folder) / name
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.write_bytes(content)
-            return load(replace(self._settings, bundle=folder))
+                make_folder((folder / name).parent)
+                try:
+                    (folder / name).write_bytes(content)
+                except OSError as error:
+                    raise unwritable(folder / name, error, goes_on=True) from error
+            return load(replace(self._settings, bundle=str(folder)))
 
 
 @contextmanager

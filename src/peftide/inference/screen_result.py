@@ -1,6 +1,5 @@
 """From the pairs that may be in the result to the result: scored exactly, ranked, calibrated, written as Parquet."""
 
-import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Executor
 from pathlib import Path
@@ -11,7 +10,7 @@ import pyarrow.parquet
 import torch
 from scipy.special import expit
 
-from peftide.errors import UserError
+from peftide.data.writers import aside_of
 from peftide.evaluation.assessment import correct
 from peftide.evaluation.calibration import Calibration
 from peftide.inference.screen_selection import Pairs, TopPairs
@@ -104,24 +103,17 @@ def write_result(
     names = pa.array(ids, pa.string())
     fields = [("protein_a", pa.string()), ("protein_b", pa.string()), ("probability", pa.float32())]
     schema = pa.schema([*fields, ("rank", pa.int32())] if with_rank else fields)
-    fresh = within / "result"
     num_written = 0
-    try:
-        with pyarrow.parquet.ParquetWriter(fresh, schema) as writer:
-            for pairs, ranks in in_groups(rows):
-                found = probabilities(pairs.logits)
-                is_likely = found >= min_probability
-                if not is_likely.any():
-                    continue
-                columns = [names.take(pa.array(pairs.rows[is_likely])), names.take(pa.array(pairs.columns[is_likely]))]
-                columns.append(pa.array(found[is_likely].astype(np.float32)))
-                if ranks is not None:
-                    columns.append(pa.array(ranks[is_likely]))
-                writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS_IN_GROUP)
-                num_written += int(is_likely.sum())
-        os.replace(fresh, out)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error}); mend that and run it again") from error
-    finally:
-        fresh.unlink(missing_ok=True)
+    with aside_of(out, within=within) as fresh, pyarrow.parquet.ParquetWriter(fresh, schema) as writer:
+        for pairs, ranks in in_groups(rows):
+            found = probabilities(pairs.logits)
+            is_likely = found >= min_probability
+            if not is_likely.any():
+                continue
+            columns = [names.take(pa.array(pairs.rows[is_likely])), names.take(pa.array(pairs.columns[is_likely]))]
+            columns.append(pa.array(found[is_likely].astype(np.float32)))
+            if ranks is not None:
+                columns.append(pa.array(ranks[is_likely]))
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=ROWS_IN_GROUP)
+            num_written += int(is_likely.sum())
     return num_written

@@ -51,6 +51,8 @@ def save_bundle(folder: Path, model: PropertyModel, run: dict[str, Any]) -> None
             _write_parts(aside, model)
             document = {"format": FORMAT, "model": _description(model)} | run
             (aside / "run.json").write_text(json.dumps(document, indent=2, allow_nan=False), "utf-8")
+            for path in aside.rglob("*.safetensors"):  # which safetensors lets nobody else read
+                path.chmod((aside / "run.json").stat().st_mode)
             _remove_earlier(folder)
             for name in sorted(os.listdir(aside), key=lambda name: name == "run.json"):
                 if (folder / name).is_dir():
