@@ -98,9 +98,14 @@ def _predict_again(folder: Path, console: Console) -> None:
 
 
 def _summary_table(summary: dict[str, Any]) -> Table:
-    table = Table(title="test set: no protein and no close homolog of it was in training")
-    for heading in ("task", "method", "(macro-)AUPR", "AUROC", "trained parameters", "seconds", "peak GiB"):
-        table.add_column(heading, justify="left" if heading in ("task", "method") else "right")
+    table = Table(
+        title="test set: no protein and no close homolog of it was in training",
+        caption="of the oligomers the mean over the classes",
+    )
+    for heading in ("task", "method", "AUPR", "AUROC", "trained parameters", "seconds", "peak GiB"):
+        table.add_column(
+            heading, justify="left" if heading in ("task", "method") else "right", no_wrap=heading == "method"
+        )
     for task, results in summary["tasks"].items():
         for method, result in results.items():
             test = result["test"]
