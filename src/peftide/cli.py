@@ -217,9 +217,16 @@ def _help(item: Setting) -> str:
 
 def _refuse(words: Sequence[str], flags: Sequence[str]) -> None:
     """Raise a UserError for the words that argparse could not place; unknown flags first, for they shift the others."""
-    unknown = [word.split("=")[0] for word in words if word.startswith("-")]
-    raise_problems("unknown flags", [f"{flag}: the nearest is {nearest(flag, flags)}" for flag in unknown])
+    unknown = [word for word in words if word.startswith("-")]
+    raise_problems("unknown flags", [_unknown(word, flags) for word in unknown])
     raise_problems("too many arguments", [f"{word!r}: nothing is expected here" for word in words])
+
+
+def _unknown(word: str, flags: Sequence[str]) -> str:
+    if os.path.exists(word):
+        return f"{word}: no flag; as the name of a file it goes at the end, after --"
+    flag = word.split("=")[0]
+    return f"{flag}: the nearest is {nearest(flag, flags)}"
 
 
 def overview() -> str:

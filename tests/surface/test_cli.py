@@ -93,6 +93,12 @@ def test_after_two_dashes_names_may_begin_with_a_dash() -> None:
     assert read("predict b --out o -- -d") == PredictSettings(bundle="b", data="-d", out="o")
 
 
+def test_a_file_whose_name_looks_like_a_flag_is_told_where_to_stand(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("-d.csv").write_text("")
+    assert "-d.csv: no flag; as the name of a file it goes at the end, after --" in refused("train", "-d.csv")
+
+
 @pytest.mark.parametrize("matrices", [["key,query"], ["key", "query"], ["key query"], ["key,", "query"]])
 def test_a_list_is_separated_by_commas_or_spaces(matrices: list[str]) -> None:
     settings = parse(["train", "d", "--lora-matrices", *matrices, "--out", "o"])[1]
