@@ -48,7 +48,8 @@ def load(settings):
         return embed_portion(embedder, portion, advance=advance)
     return Loaded(embedder.identity(), work)
 
-ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+own = dict(_node_ip_address="127.0.0.1", include_dashboard=False, object_store_memory=100_000_000)
+ray.init(num_cpus=2, log_to_driver=False, **own)
 module.load_embedding = load
 common = dict(data=data, backbone=backbone, device="cpu", precision="fp32", threads=1, cache_limit_gb=0.0)
 module.embed_file(
@@ -114,7 +115,8 @@ def load(screening, settings):
         return loaded.work(band, advance=advance)
     return Loaded(loaded.identity, work)
 
-ray.init(num_cpus=2, include_dashboard=False, object_store_memory=100_000_000, log_to_driver=False)
+own = dict(_node_ip_address="127.0.0.1", include_dashboard=False, object_store_memory=100_000_000)
+ray.init(num_cpus=2, log_to_driver=False, **own)
 screen_workers.load_bands = load
 common = dict(bundle=bundle, data=data, device="cpu", precision="fp32", threads=1)
 screen.run_screen(
