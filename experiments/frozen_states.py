@@ -12,7 +12,6 @@ Shapes: P proteins, D width, N examples.
 """
 
 import argparse
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from rich.progress import track
 
 from peftide.config import TrainSettings
 from peftide.data.datasets import read_dataset
+from peftide.data.writers import aside_of, write_json
 from peftide.evaluation.metrics import measure
 from peftide.inference.embed import length_batches
 from peftide.inference.encoder import Encoder
@@ -73,7 +73,8 @@ def main() -> None:
     )
     vectors = known_vectors(arguments.vectors, len(pieces)) or state_vectors(backbone, pieces, machine)
     if arguments.vectors is not None and not arguments.vectors.is_file():
-        np.savez(arguments.vectors, **{name: part.astype(np.float16) for name, part in vectors.items()})
+        with aside_of(arguments.vectors) as fresh, fresh.open("wb") as stream:
+            np.savez(stream, **{name: part.astype(np.float16) for name, part in vectors.items()})
     sets = (arguments.features or ",".join(name for name in vectors if name.startswith("layer"))).split(",")
     parts, rows = ["val", "test"] if arguments.test else ["val"], []
     for features in sets:
@@ -86,8 +87,8 @@ def main() -> None:
             {"features": features} | {part: summary(dataset, part, [s[part] for s in scores]) for part in parts}
         )
         print(rows[-1], flush=True)
-        written = {"arguments": {name: str(value) for name, value in vars(arguments).items()}, "rows": rows}
-        arguments.out.write_text(json.dumps(written, indent=1) + "\n", "utf-8")
+        told = {name: str(value) for name, value in vars(arguments).items()}
+        write_json(arguments.out, {"arguments": told, "rows": rows})
 
 
 def known_vectors(path: Path | None, num_proteins: int) -> dict[str, np.ndarray] | None:

@@ -73,7 +73,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _drop_output()
         with suppress(OSError):  # errors may go to the same full disk
-            print(f"error: {unwritable(error.filename or 'what this command prints', error)}", file=sys.stderr)
+            told = unwritable(error.filename or "what this command prints", error)
+            print(f"error: {_printable(str(told))}", file=sys.stderr)
         return 2
     except UserError as error:
         print(f"error: {_printable(str(error))}", file=sys.stderr)
@@ -150,9 +151,11 @@ def parse(argv: Sequence[str]) -> tuple[str, Settings, tuple[str, ...]]:
     except argparse.ArgumentError as error:
         raise UserError(f"{error} (see peftide {command} --help)") from error
     kind, _ = COMMANDS[command]
-    _refuse(left_over, [*OWN_FLAGS, *(item.flag for item in settings_of(kind).values() if not item.is_positional)])
-    flags = vars(given)
-    _take_names(flags, words[end + 1 :], [item.name for item in _positionals(kind)])
+    flags, names = vars(given), words[end + 1 :]
+    free = [item.name for item in _positionals(kind) if item.name not in flags]
+    flags.update(zip(free, names, strict=False))  # they may begin with a dash; argparse would not have them even here
+    known = [*OWN_FLAGS, *(item.flag for item in settings_of(kind).values() if not item.is_positional)]
+    _refuse(left_over, names[len(free) :], known)
     settings = load_settings(kind, flags.pop("config", None), flags)
     return command, settings, check_settings(settings)
 
@@ -186,13 +189,6 @@ def _positionals(kind: type[Settings]) -> list[Setting]:
     return sorted((item for item in known if item.is_positional), key=lambda item: POSITIONALS.index(item.name))
 
 
-def _take_names(flags: dict[str, str], words: Sequence[str], names: Sequence[str]) -> None:
-    """Put the words that follow `--`, which may begin with a dash, in the places that are free (argparse does not)."""
-    free = [name for name in names if name not in flags]
-    flags.update(zip(free, words, strict=False))
-    raise_problems("too many arguments", [f"{word!r}: nothing is expected here" for word in words[len(free) :]])
-
-
 def _add_flags(section: argparse._ArgumentGroup, settings: Sequence[Setting]) -> None:
     for item in settings:
         if item.base is bool:
@@ -215,11 +211,14 @@ def _help(item: Setting) -> str:
     return (item.help + default).replace("%", "%%")  # argparse fills in %-formats
 
 
-def _refuse(words: Sequence[str], flags: Sequence[str]) -> None:
-    """Raise a UserError for the words that argparse could not place; unknown flags first, for they shift the others."""
+def _refuse(words: Sequence[str], names: Sequence[str], flags: Sequence[str]) -> None:
+    """Raise a UserError for words that have no place and names after `--` that have none; unknown flags first.
+
+    For these shift the others.
+    """
     unknown = [word for word in words if word.startswith("-")]
     raise_problems("unknown flags", [_unknown(word, flags) for word in unknown])
-    raise_problems("too many arguments", [f"{word!r}: nothing is expected here" for word in words])
+    raise_problems("too many arguments", [f"{word!r}: nothing is expected here" for word in [*words, *names]])
 
 
 def _unknown(word: str, flags: Sequence[str]) -> str:

@@ -21,36 +21,40 @@ needs_ray = pytest.mark.skipif(
     importlib.util.find_spec("ray") is None, reason="Ray is not installed: pip install 'peftide[ray]'"
 )
 
-# A program of its own, for what Ray leaves open when it ends is warned of. Its first portion to reach number 3 kills
-# the worker that has it; every portion that is begun is written down.
-PROGRAM = """
+# Programs of their own, for what Ray leaves open when it ends is warned of. Every task that is begun is written down,
+# and the first worker to begin the fatal one is killed.
+CLUSTER = """
 import io, os, signal, sys
 from pathlib import Path
 import ray
 from rich.console import Console
-from peftide.config import EmbedSettings
-from peftide.data.portions import PortionSize
-from peftide.inference import embed_file as module
-from peftide.inference.portion_encoder import embed_portion, load_embedder
 from peftide.inference.work import Loaded
 
-data, backbone, out, begun = sys.argv[1:]
-
-def load(settings):
-    embedder = load_embedder(settings)
-    def work(portion, *, store=None, advance=lambda residues: None):
-        killed = Path(begun + ".killed")
-        with open(begun, "a") as stream:
-            stream.write(f"{portion.number}\\n")
-        if portion.number == 3 and not killed.exists():
-            killed.write_text(str(os.getpid()))
-            os.kill(os.getpid(), signal.SIGKILL)
-        return embed_portion(embedder, portion, advance=advance)
-    return Loaded(embedder.identity(), work)
+def killing(load, fatal, begun):
+    def load_and_kill(*given):
+        loaded = load(*given)
+        def work(task, *, advance):
+            killed = Path(begun + ".killed")
+            with open(begun, "a") as stream:
+                stream.write(f"{task.number}\\n")
+            if task.number == fatal and not killed.exists():
+                killed.write_text(str(os.getpid()))
+                os.kill(os.getpid(), signal.SIGKILL)
+            return loaded.work(task, advance=advance)
+        return Loaded(loaded.identity, work)
+    return load_and_kill
 
 own = dict(_node_ip_address="127.0.0.1", include_dashboard=False, object_store_memory=100_000_000)
 ray.init(num_cpus=2, log_to_driver=False, **own)
-module.load_embedding = load
+"""
+
+PROGRAM = """
+from peftide.config import EmbedSettings
+from peftide.data.portions import PortionSize
+from peftide.inference import embed_file as module
+
+data, backbone, out, begun = sys.argv[1:]
+module.load_embedding = killing(module.load_embedding, 3, begun)
 common = dict(data=data, backbone=backbone, device="cpu", precision="fp32", threads=1, cache_limit_gb=0.0)
 module.embed_file(
     EmbedSettings(**common, out=out, ray="auto"), Console(file=io.StringIO()), portion=PortionSize(rows=5, residues=300)
@@ -79,7 +83,7 @@ def test_a_killed_worker_repeats_its_portion_alone_and_the_result_is_that_of_one
         portion=PortionSize(rows=5, residues=300),
     )  # fmt: skip
     out = tmp_path / "many.parquet"
-    words = [sys.executable, "-c", PROGRAM, str(fasta), str(esm_folder), str(out), str(begun)]
+    words = [sys.executable, "-c", CLUSTER + PROGRAM, str(fasta), str(esm_folder), str(out), str(begun)]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert out.read_bytes() == expected.read_bytes()
@@ -90,34 +94,12 @@ def test_a_killed_worker_repeats_its_portion_alone_and_the_result_is_that_of_one
     assert list(tmp_path.glob(".*.parts")) == []
 
 
-# The first worker that has the second band is killed; every band that is begun is written down.
 SCREEN_PROGRAM = """
-import io, os, signal, sys
-from pathlib import Path
-import ray
-from rich.console import Console
 from peftide.config import ScreenSettings
 from peftide.inference import screen, screen_workers
-from peftide.inference.work import Loaded
 
 bundle, data, out, begun, options = sys.argv[1:]
-load_bands = screen_workers.load_bands
-
-def load(screening, settings):
-    loaded = load_bands(screening, settings)
-    def work(band, *, advance):
-        killed = Path(begun + ".killed")
-        with open(begun, "a") as stream:
-            stream.write(f"{band.number}\\n")
-        if band.number == 1 and not killed.exists():
-            killed.write_text(str(os.getpid()))
-            os.kill(os.getpid(), signal.SIGKILL)
-        return loaded.work(band, advance=advance)
-    return Loaded(loaded.identity, work)
-
-own = dict(_node_ip_address="127.0.0.1", include_dashboard=False, object_store_memory=100_000_000)
-ray.init(num_cpus=2, log_to_driver=False, **own)
-screen_workers.load_bands = load
+screen_workers.load_bands = killing(screen_workers.load_bands, 1, begun)
 common = dict(bundle=bundle, data=data, device="cpu", precision="fp32", threads=1)
 screen.run_screen(
     ScreenSettings(**common, out=out, ray="auto", top_k=5), Console(file=io.StringIO()),
@@ -150,7 +132,7 @@ def test_a_screen_by_two_workers_one_of_them_killed_is_that_of_one_process(esm_f
         Console(file=io.StringIO()),
         estimate_from_pairs=0 if scores == "estimated" else 10**9,
     )
-    words = [sys.executable, "-c", SCREEN_PROGRAM, *map(str, (bundle, fasta, many, begun, scores))]
+    words = [sys.executable, "-c", CLUSTER + SCREEN_PROGRAM, *map(str, (bundle, fasta, many, begun, scores))]
     done = subprocess.run(words, capture_output=True, text=True, timeout=500)
     assert done.returncode == 0, done.stderr
     assert many.read_bytes() == one.read_bytes()

@@ -113,5 +113,6 @@ def interruptible(folder: Path, console: Console) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        console.print(f"what is done is kept in {folder}: the same command goes on", highlight=False)
+        if not _holds_nothing(folder):
+            console.print(f"what is done is kept in {folder}: the same command goes on", highlight=False)
         raise

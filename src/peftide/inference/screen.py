@@ -95,8 +95,9 @@ def run_screen(settings: ScreenSettings, console: Console, *, estimate_from_pair
                 scorer = estimating_scorer(model.head, vectors_PD, space, rescoring)
             new_selection = _selections(model, space, scorer, settings)
             selection = new_selection(device=scorer.device)
-            compute = nullcontext(one_by_one(space, scorer, selection, pool))
-            if settings.ray is not None:
+            if settings.ray is None:
+                compute = nullcontext(one_by_one(space, scorer, selection, pool))
+            else:
                 screening = Screening(vectors_PD.cpu().numpy(), space, scorer.margin, new_selection)
                 compute = band_workers(settings, screening, selection, machine=encoder.machine, console=console)
             with compute as scored, scoring_progress(console, space.num_pairs) as advance:

@@ -6,7 +6,7 @@ Shapes: P proteins, R rows and C columns of a band, D width.
 from collections.abc import Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor, as_completed
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -34,8 +34,8 @@ MOST_COARSE = 4
 class Band:
     """A task: some rows against their columns.
 
-    cuts_P: logit from which a pair could be among the best of a protein by what was known when the task was given;
-        None where there are no such lists.
+    cuts_P: for a worker elsewhere, the logit from which a pair could be among the best of a protein by what was known
+        when the task was given; None where there are no such lists.
     """
 
     number: int
@@ -56,9 +56,13 @@ class Scorer:
     device: torch.device
 
 
-def estimating_function(head: Head, vectors_PD: Tensor, exact: TileFunction) -> EstimateFunction:
-    """Fast estimates of the logits of an mlp head on a CPU; of proteins unlike all others the logits themselves."""
-    estimate, is_too_coarse_P = estimated_tiles(head, vectors_PD), _is_too_coarse(coarseness(head, vectors_PD))
+def estimating_function(head: Head, vectors_PD: Tensor, exact: TileFunction) -> tuple[EstimateFunction, Tensor]:
+    """Fast estimates of the logits of an mlp head on a CPU; of proteins unlike all others the logits themselves.
+
+    Also how coarse the estimates of each protein are (P,), 0 where they are none.
+    """
+    estimate, coarse_P = estimated_tiles(head, vectors_PD), coarseness(head, vectors_PD)
+    is_too_coarse_P = coarse_P > MOST_COARSE * coarse_P.median()
 
     def fill(rows: slice, columns: slice, out_RC: Tensor) -> None:
         estimate(rows, columns, out_RC)
@@ -66,20 +70,15 @@ def estimating_function(head: Head, vectors_PD: Tensor, exact: TileFunction) -> 
             row = rows.start + number
             exact(slice(row, row + 1), columns, out_RC[number : number + 1])
 
-    return fill
+    return fill, coarse_P.masked_fill(is_too_coarse_P, 0)
 
 
 def estimating_scorer(head: Head, vectors_PD: Tensor, space: PairSpace, rescoring: Rescoring) -> Scorer:
     """Estimates of `estimating_function`, and the margin that they need, from a trial."""
-    fill, coarse_P = estimating_function(head, vectors_PD, rescoring.exact), coarseness(head, vectors_PD)
+    fill, coarse_P = estimating_function(head, vectors_PD, rescoring.exact)
     columns = range(space.first_column, space.num_proteins)
-    coarse_R = coarse_P.masked_fill(_is_too_coarse(coarse_P), 0)[: space.num_rows]
-    rescoring(trial_pairs(fill, coarse_R=coarse_R.numpy(), columns=columns))
+    rescoring(trial_pairs(fill, coarse_R=coarse_P[: space.num_rows].numpy(), columns=columns))
     return Scorer(fill, ERROR_MARGIN * rescoring.largest_error, vectors_PD.device)
-
-
-def _is_too_coarse(coarse_P: Tensor) -> Tensor:
-    return coarse_P > MOST_COARSE * coarse_P.median()
 
 
 def score_bands(
@@ -94,14 +93,7 @@ def score_bands(
         selection.learn(pairs)
     bands = [Band(number, *band) for number, band in enumerate(space.bands())]
     advance(round(sum(space.num_pairs_of(band.rows, band.columns) for band in bands if band.number in done)))
-
-    def absent() -> Iterator[Band]:
-        for band in bands:
-            if band.number not in done:
-                cuts_P = selection.cuts()
-                yield replace(band, cuts_P=None if cuts_P is None else cuts_P.cpu().numpy())
-
-    for number, pairs in compute(absent(), advance):
+    for number, pairs in compute((band for band in bands if band.number not in done), advance):
         parts.write_band(number, pairs)
 
 

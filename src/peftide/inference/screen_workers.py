@@ -6,7 +6,7 @@ Shapes: P proteins, D width.
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -50,8 +50,12 @@ def band_workers(
     load, device = partial(load_bands, screening), machine.device.type
     with ray_workers(settings, load, identity=identity, device=device, doing="scoring", console=console) as spread:
 
+        def knowing(band: Band) -> Band:
+            cuts_P = selection.cuts()
+            return replace(band, cuts_P=None if cuts_P is None else cuts_P.cpu().numpy())
+
         def compute(bands: Iterator[Band], advance: Advance) -> Iterator[tuple[int, Pairs]]:
-            for number, pairs in spread(bands, advance):
+            for number, pairs in spread(map(knowing, bands), advance):
                 selection.learn(pairs)
                 yield number, pairs
 
@@ -66,7 +70,7 @@ def load_bands(screening: Screening, settings: ScreenSettings) -> Loaded[Band, P
     fill = tile_function(head, vectors_PD)
     estimate = screening.margin is not None and has_fast_integers()
     if estimate:
-        fill = estimating_function(head, vectors_PD, fill)
+        fill, _ = estimating_function(head, vectors_PD, fill)
     scorer = Scorer(fill, screening.margin, machine.device)
     work = partial(screen_band, screening, scorer, single_threads(machine.device))
     torch.set_num_threads(1)
