@@ -189,7 +189,7 @@ def test_an_interrupt_ends_with_130_and_a_message_without_a_traceback(tmp_path: 
     )
     with pipe.open("w"):  # opens when the command has begun to read its settings, which now never end
         said = None
-        for _ in range(30):  # again where one was lost while Python was busy with itself, as a user would
+        for _ in range(30):  # one that comes just before Python waits for the pipe is seen only when it wakes
             process.send_signal(signal.SIGINT)
             with suppress(subprocess.TimeoutExpired):
                 _, said = process.communicate(timeout=5)
