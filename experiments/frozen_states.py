@@ -115,7 +115,7 @@ def state_vectors(backbone: Backbone, pieces: list[Pieces], machine: Machine) ->
         hidden_TD = embed_tokens(encoder.esm, batch, machine.dtype)
         found["layer0"][rows] = pool(hidden_TD, batch).cpu().numpy()
         for layer in range(backbone.num_layers):
-            hidden_TD = run_layers(encoder.esm, hidden_TD, batch, first=layer, last=layer + 1)
+            hidden_TD = run_layers(encoder.esm, hidden_TD, batch, first=layer, wanted=[layer + 1])
             found[f"layer{layer + 1}"][rows] = pool(hidden_TD, batch).cpu().numpy()
         of_pieces = iter(hidden_TD.float().split(list(batch.lengths)))
         for row, protein in zip(rows, chosen, strict=True):

@@ -389,6 +389,8 @@ def untrained_bundle(folder: Path, kind: str, esm_folder: Path) -> Path:
     backbone = load_backbone(str(esm_folder), dtype=torch.float32)
     torch.manual_seed(6)
     shape = HeadShape("linear", backbone.width, 2 if task == "pair" else 1, target.num_outputs, 16, 0.0)
-    model = PropertyModel(task, "head", backbone, backbone.model, make_head(shape), shape, target, "mean", 1022, "crop")
+    model = PropertyModel(
+        task, "head", backbone, backbone.model, make_head(shape), shape, target, "mean", (4,), 1022, "crop"
+    )
     save_bundle(folder, model, {})
     return folder

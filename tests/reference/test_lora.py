@@ -138,7 +138,14 @@ def test_layers_below_the_first_adapter_count_as_frozen(esm_folder):
 
 @pytest.mark.parametrize(
     ("text", "layers"),
-    [("all", (0, 1, 2, 3, 4, 5, 6, 7)), ("last-quarter", (6, 7)), ("last:3", (5, 6, 7)), ("1,3-4", (0, 2, 3))],
+    [
+        ("all", (0, 1, 2, 3, 4, 5, 6, 7)),
+        ("last-quarter", (6, 7)),
+        ("last:3", (5, 6, 7)),
+        ("last", (7,)),
+        ("spread", (3, 5, 7)),
+        ("1,3-4", (0, 2, 3)),
+    ],
 )
 def test_layers_are_read_as_users_write_them(text, layers):
     assert parse_layers(text, 8) == layers

@@ -22,7 +22,7 @@ from transformers import EsmModel
 from conftest import random_sequence, write_examples
 from peftide.config import TrainSettings
 from peftide.inference.caching import open_store
-from peftide.inference.encoder import Encoder
+from peftide.inference.encoder import encoder_of
 from peftide.models.backbones import load_backbone
 from peftide.models.bundle import read_run
 from peftide.models.machine import Machine
@@ -36,6 +36,7 @@ from peftide.training.state import restore, snapshot
 NUM_PROTEINS, NUM_PAIRS, BATCH_EXAMPLES, NUM_STEPS = 24, 100, 10, 20
 TOKEN_BUDGET = 60  # two to ten parts a step
 LORA_LAYERS = (3, 4)  # of four, 1-based
+CASES = [("lora", "last"), ("lora", "1,4"), ("head", "last"), ("head", "spread"), ("full", "last"), ("full", "2,4")]
 RATES = {"lora": 3e-3, "head": 3e-3, "full": 3e-4}
 PAD = 1
 
@@ -53,23 +54,23 @@ def pair_dataset():
     return Dataset("pair", "binary", proteins, members_N2, targets, ("no", "yes"), split_N)
 
 
-def settings_for(method, folder):
+def settings_for(method, folder, state_layers):
     return TrainSettings(
         data="pairs.tsv", out="unused", backbone=str(folder), method=method, learning_rate=RATES[method],
         lora_dropout=0.0, head_dropout=0.0, head_width=32, lora_layers=",".join(map(str, LORA_LAYERS)),
-        lora_matrices=("query", "key", "value", "output", "feed-forward"),
+        lora_matrices=("query", "key", "value", "output", "feed-forward"), state_layers=state_layers,
     )  # fmt: skip
 
 
 class Ours:
     """The product's model, encoder and trainer on the CPU, and a console that nobody reads."""
 
-    def __init__(self, folder, method, cache_dir, *, dtype=torch.float32):
+    def __init__(self, folder, method, state_layers, cache_dir, *, dtype=torch.float32):
         self.dataset = pair_dataset()
-        settings = settings_for(method, folder)
+        settings = settings_for(method, folder, state_layers)
         backbone = load_backbone(str(folder), dtype=torch.float32 if method == "full" else dtype)
         self.model = build_model(settings, self.dataset, backbone)
-        self.encoder = Encoder(backbone, self.model.model, Machine(torch.device("cpu"), dtype))
+        self.encoder = encoder_of(self.model, Machine(torch.device("cpu"), dtype))
         self.pieces = self.model.pieces(self.dataset.proteins)
         schedule = Schedule(
             epochs=2, batch_examples=BATCH_EXAMPLES, learning_rate=RATES[method], weight_decay=0.05,
@@ -104,7 +105,7 @@ class Reference:
     """Stock model, stock LoRA, AdamW, clipping and schedule, written out."""
 
     def __init__(self, ours, folder, method):
-        self.method, self.proteins = method, ours.dataset.proteins
+        self.method, self.state_layers = method, ours.model.state_layers
         self.dataset, self.batches = ours.dataset, ours.batches
         self.tokens = [protein.tokens[0] for protein in ours.pieces]
         stock = EsmModel.from_pretrained(folder, add_pooling_layer=False, dtype=torch.float32)
@@ -127,14 +128,15 @@ class Reference:
         self.center_D, self.scale_D = ours.model.head.center_D.clone(), ours.model.head.scale_D.clone()
 
     def vectors(self, rows):
-        """Mean over residues (len(rows), D) of a padded batch."""
+        """Mean over residues (len(rows), D) of the states of a padded batch, those of several layers side by side."""
         longest = max(len(self.tokens[row]) for row in rows)
         ids = torch.full((len(rows), longest), PAD)
         is_residue = torch.zeros(len(rows), longest)
         for place, row in enumerate(rows):
             ids[place, : len(self.tokens[row])] = torch.from_numpy(self.tokens[row])
             is_residue[place, 1 : len(self.tokens[row]) - 1] = 1
-        hidden = self.model(input_ids=ids, attention_mask=(ids != PAD).long()).last_hidden_state
+        states = self.model(input_ids=ids, attention_mask=(ids != PAD).long(), output_hidden_states=True).hidden_states
+        hidden = torch.cat([states[layer] for layer in self.state_layers], dim=-1)
         return (hidden * is_residue[..., None]).sum(dim=1) / is_residue.sum(dim=1, keepdim=True)
 
     def loss(self, batch):
@@ -171,23 +173,25 @@ class Reference:
 class Plain:
     """What the reference made of the initial weights of `ours`, which has not stepped yet."""
 
+    state_layers: str
     ours: Ours
     initial: dict[str, torch.Tensor]
     reference: Reference
     losses: list[float]
 
 
-@pytest.fixture(scope="module", params=["lora", "head", "full"])
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def plain(request, esm_folder, tmp_path_factory):
-    """By method; the store of the product holds every protein already, as in a second epoch or a second run."""
+    """By method and state layers; the store of the product holds every protein already, as in a second epoch."""
     cache_dir = tmp_path_factory.mktemp("cache")
-    first = Ours(esm_folder, request.param, cache_dir)
+    method, state_layers = request.param
+    first = Ours(esm_folder, method, state_layers, cache_dir)
     if first.encoder.states is not None:
         with torch.no_grad(), first.encoder.states:
             first.encoder.vectors(first.pieces)
-    ours = Ours(esm_folder, request.param, cache_dir)
-    reference = Reference(ours, esm_folder, request.param)
-    return Plain(ours, snapshot(ours.model), reference, reference.losses())
+    ours = Ours(esm_folder, method, state_layers, cache_dir)
+    reference = Reference(ours, esm_folder, method)
+    return Plain(state_layers, ours, snapshot(ours.model), reference, reference.losses())
 
 
 def test_twenty_steps_have_the_losses_of_the_plain_reference(plain):
@@ -208,14 +212,14 @@ def test_the_steps_of_the_comparison_learn_and_use_every_technique(plain):
     assert np.array_equal(np.sort(np.concatenate(ours.batches[:10])), np.arange(NUM_PAIRS))
     assert max(len(np.unique(pairs)) for pairs in members) < 2 * BATCH_EXAMPLES
     assert min(tokens) > TOKEN_BUDGET
-    assert ours.encoder.num_frozen_layers == {"lora": 2, "head": 4, "full": 0}[method]
+    assert ours.encoder.num_frozen_layers == min({"lora": 2, "head": 4, "full": 0}[method], ours.model.state_layers[0])
     assert method != "lora" or "24 of 24 pieces known" in ours.note
     assert np.mean(plain.losses[:5]) - np.mean(plain.losses[-5:]) > 0.02
 
 
 def test_losses_in_bfloat16_stay_within_two_hundredths_of_the_reference(plain, esm_folder, tmp_path):
     """bfloat16 keeps 8 bits, so that a hidden state is off by 0.4 %; the losses are about 0.7."""
-    ours = Ours(esm_folder, plain.reference.method, tmp_path, dtype=torch.bfloat16)
+    ours = Ours(esm_folder, plain.reference.method, plain.state_layers, tmp_path, dtype=torch.bfloat16)
     restore(ours.model, plain.initial)
     losses = ours.losses()
     assert losses != plain.losses

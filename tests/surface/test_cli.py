@@ -18,9 +18,9 @@ TABLE_FLAGS = """--sequences --allow-self-pairs --column-a --column-b --column-c
 MACHINE_FLAGS = "--device --precision --threads --token-budget --compile --cache-dir --cache-limit-gb"
 TRAINING_FLAGS = f"""{TABLE_FLAGS} {MACHINE_FLAGS} --audit --strict --split-by --split-identity --split-seed --task
     --target --max-residues --long-proteins --val-fraction --test-fraction --head --head-width --head-dropout --pooling
-    --lora-rank --lora-alpha --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --learning-rate
-    --weight-decay --warmup-fraction --clip-norm --patience --metric --class-weights --sampling --group-weight --seed
-    --checkpoint-layers --memory"""
+    --state-layers --lora-rank --lora-alpha --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples
+    --learning-rate --weight-decay --warmup-fraction --clip-norm --patience --metric --class-weights --sampling
+    --group-weight --seed --checkpoint-layers --memory"""
 FLAGS = {
     "demo": "--out",
     "split": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --out --by --identity --coverage
@@ -29,7 +29,7 @@ FLAGS = {
     "train": f"{TRAINING_FLAGS} --out --backbone --method --baselines --checkpoint-minutes --restart --shard",
     "plan": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --split-by --split-identity --split-seed
         --json --task --target --max-residues --long-proteins --val-fraction --test-fraction --head
-        --head-width --head-dropout --pooling --backbones --methods --lora-rank --lora-alpha
+        --head-width --head-dropout --pooling --state-layers --backbones --methods --lora-rank --lora-alpha
         --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --seed
         --checkpoint-layers --memory""",
     "compare": f"{TRAINING_FLAGS} --baselines --out --backbones --methods --seeds",
@@ -40,8 +40,8 @@ FLAGS = {
         --column-sequence""",
     "report": "--out",
     "doctor": f"{MACHINE_FLAGS} --bundle --backbone",
-    "embed": f"""{MACHINE_FLAGS} --ray --out --backbone --bundle --per-residue --pooling --column-id --column-sequence
-        --max-residues --long-proteins""",
+    "embed": f"""{MACHINE_FLAGS} --ray --out --backbone --bundle --per-residue --pooling --state-layers --column-id
+        --column-sequence --max-residues --long-proteins""",
 }
 
 

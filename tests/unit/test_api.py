@@ -404,7 +404,7 @@ def test_embeddings_of_a_bundle_are_those_of_its_adapted_backbone(esm_folder, fa
 
 def test_embeddings_say_what_made_them(esm_folder, fasta, tmp_path):
     with h5py.File(embed(esm_folder, fasta[0], tmp_path / "embeddings.h5", pooling="cls")) as file:
-        assert dict(file.attrs) == {"backbone": str(esm_folder), "bundle": "", "pooling": "cls"}
+        assert dict(file.attrs) == {"backbone": str(esm_folder), "bundle": "", "pooling": "cls", "state_layers": "4"}
 
 
 def test_ids_with_a_slash_are_refused_for_hdf5_and_kept_in_parquet(esm_folder, tmp_path):

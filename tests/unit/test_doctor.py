@@ -49,7 +49,7 @@ def a_model(method: Method, kind: str, esm_folder: Path) -> PropertyModel:
     target, arity = TARGETS[kind], 2 if kind == "pair" else 1
     shape = HeadShape("mlp", backbone.width, arity, target.num_outputs, hidden_width=16, dropout=0.1)
     task = "pair" if kind == "pair" else "protein"
-    return PropertyModel(task, method, backbone, network, make_head(shape), shape, target, "mean", 1022, "crop")
+    return PropertyModel(task, method, backbone, network, make_head(shape), shape, target, "mean", (4,), 1022, "crop")
 
 
 def a_trial(esm_folder: Path, method: Method = "lora", kind: str = "pair") -> Trial:

@@ -24,12 +24,12 @@ WIDTH = 48
 DTYPES = pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=["fp32", "bf16"])
 
 
-def frozen(folder, *, dtype=torch.float32, pooling="mean"):
+def frozen(folder, *, dtype=torch.float32, pooling="mean", state_layers=()):
     backbone = load_backbone(str(folder), dtype=dtype)
-    return Encoder(backbone, backbone.model, Machine(CPU, dtype), pooling=pooling)
+    return Encoder(backbone, backbone.model, Machine(CPU, dtype), pooling=pooling, state_layers=state_layers)
 
 
-def adapted(folder, *, dtype=torch.float32, dropout=0.0, layers=(2, 3)):
+def adapted(folder, *, dtype=torch.float32, dropout=0.0, layers=(2, 3), state_layers=()):
     """LoRA with random weights on some layers; those below are frozen."""
     backbone = load_backbone(str(folder), dtype=dtype)
     model = add_lora(backbone, rank=4, alpha=8, dropout=dropout, matrices=("key", "value"), layers=layers)
@@ -38,7 +38,7 @@ def adapted(folder, *, dtype=torch.float32, dropout=0.0, layers=(2, 3)):
         for name, parameter in sorted(model.named_parameters()):
             if "lora_" in name:
                 parameter.copy_(0.2 * torch.randn(parameter.shape, generator=generator))
-    return Encoder(backbone, model.eval(), Machine(CPU, dtype))
+    return Encoder(backbone, model.eval(), Machine(CPU, dtype), state_layers=state_layers)
 
 
 def pieces_of(encoder, lengths=LENGTHS, **rules):
@@ -219,6 +219,47 @@ def test_stores_of_other_layers_and_precisions_are_kept_apart(esm_folder, tmp_pa
         states_TD, _, _ = with_store(encoder, proteins, tmp_path)
         assert torch.equal(states_TD, hidden(encoder, proteins))
     assert len([path for path in tmp_path.iterdir() if path.is_dir()]) == len(encoders)
+
+
+@DTYPES
+def test_states_of_several_layers_lie_side_by_side_with_and_without_a_store(esm_folder, tmp_path, dtype):
+    """The lowest state layer is below the first adapter: its output is what the store holds."""
+    encoder = adapted(esm_folder, dtype=dtype, state_layers=(1, 3, 4))
+    proteins = pieces_of(encoder)
+    found = hidden(encoder, proteins)
+    alone = [hidden(adapted(esm_folder, dtype=dtype, state_layers=(layer,)), proteins) for layer in (1, 3, 4)]
+    assert torch.equal(found, torch.cat(alone, dim=-1))
+    assert encoder.num_frozen_layers == 1
+    assert encoder.width == 3 * WIDTH
+    for _ in ("cold", "warm"):
+        stored, num_stored, store = with_store(encoder, proteins, tmp_path)
+        assert torch.equal(stored, found)
+        assert (num_stored, store.key.layer, store.key.width) == (len(proteins), 1, WIDTH)
+
+
+def test_layers_above_the_last_state_layer_are_not_computed(esm_folder):
+    encoder = frozen(esm_folder, state_layers=(2,))
+    proteins = pieces_of(encoder)
+    expected = hidden(encoder, proteins)
+    with torch.no_grad():
+        for layer in encoder.esm.encoder.layer[2:]:
+            for parameter in layer.parameters():
+                parameter.fill_(torch.nan)
+    assert torch.equal(hidden(encoder, proteins), expected)
+
+
+def test_vectors_of_different_layers_are_kept_apart(esm_folder, tmp_path):
+    choices = [(), (2,), (4,), (2, 4), (3, 4), (2, 3, 4)]
+    for state_layers in choices:
+        encoder = frozen(esm_folder, state_layers=state_layers)
+        proteins = pieces_of(encoder)
+        expected_PD = embed_proteins(encoder, proteins, token_budget=500)
+        assert expected_PD.shape == (len(proteins), max(1, len(state_layers)) * WIDTH)
+        for _ in ("cold", "warm"):
+            with store_of(encoder, proteins, tmp_path, kind="mean") as store:
+                assert np.array_equal(embed_proteins(encoder, proteins, token_budget=500, store=store), expected_PD)
+    folders = {path.name for path in tmp_path.iterdir() if path.is_dir()}
+    assert len(folders) == len(choices) - 1  # the last layer is the default
 
 
 @DTYPES

@@ -14,7 +14,7 @@ from conftest import random_sequence, write_examples
 from peftide.config import TrainSettings, gibibytes, parse_size
 from peftide.data.datasets import read_dataset
 from peftide.errors import UserError
-from peftide.inference.encoder import Encoder
+from peftide.inference.encoder import Encoder, encoder_of
 from peftide.models.backbones import load_backbone, load_skeleton
 from peftide.models.machine import Machine
 from peftide.models.tokens import cut_pieces
@@ -150,6 +150,7 @@ OPTIONS = {
     "lora on every matrix": {
         "method": "lora", "lora_layers": "all", "lora_matrices": ("query", "key", "value", "output", "feed-forward"),
     },
+    "lora on states of several layers": {"method": "lora", "state_layers": "1,2,4", "lora_layers": "3,4"},
     "full": {"method": "full"},
 }  # fmt: skip
 
@@ -161,7 +162,7 @@ def test_a_token_keeps_as_many_bytes_for_the_backward_pass_as_counted(tmp_path, 
     settings = settings_for(tmp_path, esm_folder, **options)
     loaded_dtype = torch.float32 if settings.method == "full" else dtype
     model = build_model(settings, read_dataset(settings), load_backbone(str(esm_folder), dtype=loaded_dtype))
-    encoder = Encoder(model.backbone, model.model, machine)
+    encoder = encoder_of(model, machine)
     model.model.train()
     per_token = (kept_bytes(encoder, 700) - kept_bytes(encoder, 200)) / 1000  # of two proteins
     need = footprint(model, machine)

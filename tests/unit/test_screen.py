@@ -51,6 +51,7 @@ def bundles(esm_folder, tmp_path_factory):
                 TrainSettings(
                     **data, **CPU, out=str(out), backbone=str(esm_folder), method="head",
                     head="mlp" if head == "wide" else head, head_width=512 if head == "wide" else 16,
+                    state_layers="spread" if head == "wide" else "last",
                     epochs=3, batch_examples=8, baselines="none", cache_dir=str(folder / "cache"),
                 )
             )  # fmt: skip
@@ -369,9 +370,10 @@ def test_many_pairs_of_long_names_are_written_a_group_at_a_time(tmp_path, monkey
 @needs_fast_integers
 def test_a_protein_unlike_all_others_is_in_the_right_lists_too(bundles):
     head = load_bundle(Path(bundles("wide")), dtype=torch.float32).head
-    vectors_PD = head.center_D + head.scale_D * torch.randn(900, 48, generator=torch.Generator().manual_seed(5))
+    vectors_PD = head.center_D + head.scale_D * torch.randn(900, len(head.center_D), generator=torch.Generator().manual_seed(5))
     unlike = torch.arange(0, 900, 180)
-    vectors_PD[unlike, unlike % 48] = head.center_D[unlike % 48] + 60 * head.scale_D[unlike % 48]
+    place = unlike % len(head.center_D)
+    vectors_PD[unlike, place] = head.center_D[place] + 60 * head.scale_D[place]
     space, _ = pair_space(Proteins((*map(str, range(900)),), ("M",) * 900), None, self_pairs=False, both_orders=True)
     everything = slice(0, 900)
     with ThreadPoolExecutor(1) as pool:

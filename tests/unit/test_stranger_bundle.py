@@ -45,7 +45,17 @@ def sound_bundle(folder: Path, method: Method, esm_folder: Path) -> Path:
                     parameter.normal_(std=0.1)
     shape = HeadShape("mlp", width=48, arity=2, num_outputs=1, hidden_width=16, dropout=0.1)
     model = PropertyModel(
-        "pair", method, backbone, network, make_head(shape), shape, Target("binary", ("0", "1")), "mean", 1022, "crop"
+        "pair",
+        method,
+        backbone,
+        network,
+        make_head(shape),
+        shape,
+        Target("binary", ("0", "1")),
+        "mean",
+        (4,),
+        1022,
+        "crop",
     )
     save_bundle(folder, model, {"data": {"sha256": {}}})
     return folder
@@ -138,6 +148,14 @@ WRONG_FACTS = [
     ("model.head.kind", "__import__('os').system", "kind must be mlp, paper or linear"),
     ("model.head.width", 10**12, "head: width must be a whole number"),
     ("model.head.width", 49, "49 numbers, and those of backbone"),
+    ("model.state_layers", [], "state_layers must be rising numbers of layers, not a list"),
+    ("model.state_layers", [4, 2], "state_layers must be rising numbers of layers, not a list"),
+    ("model.state_layers", [0, 4], "state_layers must be rising numbers of layers, not a list"),
+    ("model.state_layers", [True], "state_layers must be rising numbers of layers, not a list"),
+    ("model.state_layers", 4, "state_layers must be rising numbers of layers, not 4"),
+    ("model.state_layers", [10**12], "state_layers must be rising numbers of layers, not a list"),
+    ("model.state_layers", [5], "states after layer 5, and backbone"),
+    ("model.state_layers", [2, 4], "of 2 layer(s), have 96"),
     ("model.head.hidden_width", 10**12, "head: hidden_width must be a whole number"),
     ("model.head.hidden_width", 10**5, "has shape"),
     ("model.head.hidden_width", 16.0, "head: hidden_width must be a whole number"),

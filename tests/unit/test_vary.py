@@ -85,7 +85,8 @@ def test_a_setting_that_a_combination_would_ignore_is_refused() -> None:
 def test_layers_that_cannot_be_read_are_refused_before_the_first_trial() -> None:
     said = refused("--vary lora_layers=last-quarter,last-half,1-,5+7-9 --vary lora_rank=1,2")
     assert "(2 problems)" in said
-    assert "lora_layers must be last-quarter, all, last:K, or 1-based layers such as 5,7-9, not 'last-half'" in said
+    assert "lora_layers must be last, last-quarter, last:K, spread, all, or layers counted from 1 such as" in said
+    assert "not 'last-half'" in said
     assert "not '1-'" in said
     assert sweep("--vary lora_layers=all,last:4,5+7-9").lora_layers == "last-quarter"
 

@@ -30,7 +30,7 @@ from peftide.config.commands import (
     TrainSettings,
 )
 from peftide.config.files import load_settings, nearest, to_toml
-from peftide.config.layers import parse_layers
+from peftide.config.layers import numbered_layers, parse_layers
 from peftide.config.setting import Setting, settings_of
 from peftide.config.sizes import gibibytes, parse_size
 
@@ -66,6 +66,7 @@ __all__ = [
     "gibibytes",
     "load_settings",
     "nearest",
+    "numbered_layers",
     "parse_layers",
     "parse_size",
     "settings_of",

@@ -60,8 +60,9 @@ def contradictions(settings: Settings) -> Iterator[Finding]:
         yield "test_fraction", "leaves nothing to train on: val_fraction + test_fraction must be below 1"
     if isinstance(settings, CostSettings) and settings.memory is not None and parse_size(settings.memory) is None:
         yield "memory", f"must be a size such as 6GB, 6GiB or 500MB, not {settings.memory!r}"
-    if isinstance(settings, CostSettings) and not are_layers(settings.lora_layers):
-        yield "lora_layers", f"must be {HOW_TO_WRITE}, not {settings.lora_layers!r}"
+    for name in ("lora_layers", "state_layers"):
+        if not are_layers(written := getattr(settings, name, "last")):
+            yield name, f"must be {HOW_TO_WRITE}, not {written!r}"
     if isinstance(settings, RecipeSettings) and settings.task == "pair" and settings.sampling == "clusters":
         yield "sampling", "by clusters is for tasks of one protein, and task is pair"
     if isinstance(settings, SplitSettings) and settings.negatives is not None and settings.task != "pair":
@@ -137,7 +138,7 @@ def _split_without_effect(settings: SplitSettings) -> Iterator[Finding]:
 
 def _embed_without_effect(settings: EmbedSettings) -> Iterator[Finding]:
     if settings.bundle is not None:
-        for name in ("backbone", "pooling", "max_residues", "long_proteins"):
+        for name in ("backbone", "pooling", "state_layers", "max_residues", "long_proteins"):
             yield name, "the bundle brings its own"
     elif settings.per_residue:
         yield "pooling", "per_residue gives every residue its own vector"

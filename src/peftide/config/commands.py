@@ -143,6 +143,12 @@ class CostSettings(MachineSettings, FractionSettings, DataSettings):
     pooling: Literal["mean", "cls"] = setting(
         "protein vector: mean over its residues, or the <cls> token", default="mean", group="model"
     )
+    state_layers: str = setting(
+        "layers whose states, side by side, make the vector: last, spread (at a half, three quarters and the end of "
+        "the depth), last:K, all, or counted from 1 like 4,6,8",
+        default="last",
+        group="model",
+    )
     lora_rank: int = setting("rank r of the LoRA matrices (the paper's 8)", default=8, group="lora", within=WIDTH)
     lora_alpha: float = setting(
         "LoRA scale: the update is multiplied by alpha / r (the paper's 32)",
@@ -159,7 +165,7 @@ class CostSettings(MachineSettings, FractionSettings, DataSettings):
         group="lora",
     )
     lora_layers: str = setting(
-        "adapted layers: last-quarter (the paper's 8 of 33), all, last:K, or 1-based like 5,7-9",
+        "adapted layers: last-quarter (the paper's 8 of 33), all, last:K, or counted from 1 like 5,7-9",
         default="last-quarter",
         group="lora",
     )
@@ -468,6 +474,11 @@ class EmbedSettings(ClusterSettings):
     )
     per_residue: bool = setting("a vector per residue instead of one per protein", default=False, group="model")
     pooling: Literal["mean", "cls"] = setting("protein vector", default="mean", group="model")
+    state_layers: str = setting(
+        "layers whose states, side by side, make the vector (also of a residue), as in train",
+        default="last",
+        group="model",
+    )
     column_id: str | None = setting("column with the protein's id", default=None, group="columns")
     column_sequence: str | None = setting("column with the protein's sequence", default=None, group="columns")
     max_residues: int = setting(

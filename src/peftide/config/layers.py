@@ -1,12 +1,12 @@
-"""Which layers to adapt: how `lora_layers` is written, and the layers of a backbone that it names."""
+"""Which layers: how `lora_layers` and `state_layers` are written, and the layers of a backbone that they name."""
 
 import re
 
 from peftide.errors import UserError
 
-HOW_TO_WRITE = "last-quarter, all, last:K, or 1-based layers such as 5,7-9"
+HOW_TO_WRITE = "last, last-quarter, last:K, spread, all, or layers counted from 1 such as 5,7-9"
 _PART = r"\s*(\d+)(?:-(\d+))?\s*"
-_WHOLE = re.compile(rf"all|last-quarter|last:\d+|{_PART}(?:,{_PART})*")
+_WHOLE = re.compile(rf"all|spread|last|last-quarter|last:\d+|{_PART}(?:,{_PART})*")
 
 
 def are_layers(text: str) -> bool:
@@ -14,28 +14,33 @@ def are_layers(text: str) -> bool:
     return _WHOLE.fullmatch(text) is not None
 
 
-def parse_layers(text: str, num_layers: int) -> tuple[int, ...]:
-    """Zero-based layers from "all", "last-quarter", "last:K" or 1-based numbers and ranges such as "5,7-9".
+def parse_layers(text: str, num_layers: int, *, name: str = "lora_layers") -> tuple[int, ...]:
+    """Zero-based layers, rising, from 1-based numbers and ranges such as "5,7-9", or from a word.
 
-    Raises UserError for anything else, and for layers that a backbone of so many does not have.
+    Words: "all", "last", "last:K", "last-quarter", and "spread": those at a half, at three quarters and at the end.
+    Raises UserError, in the name of the setting, for anything else, and for layers that a backbone of so many does not
+    have.
     """
     if not are_layers(text):
-        raise UserError(f"lora_layers = {text}: write {HOW_TO_WRITE}")
-    if text == "all":
-        return tuple(range(num_layers))
-    if text == "last-quarter":
-        return tuple(range(num_layers - max(1, num_layers // 4), num_layers))
-    if text.startswith("last:"):
-        count = int(text.removeprefix("last:"))
+        raise UserError(f"{name} = {text}: write {HOW_TO_WRITE}")
+    if text == "spread":
+        counts = (num_layers // 2, 3 * num_layers // 4, num_layers)
+        return tuple(sorted({max(1, count) - 1 for count in counts}))
+    words = {"all": num_layers, "last": 1, "last-quarter": max(1, num_layers // 4)}
+    if text in words or text.startswith("last:"):
+        count = words[text] if text in words else int(text.removeprefix("last:"))
         if not 1 <= count <= num_layers:
-            raise UserError(f"lora_layers = {text}: this backbone has {num_layers} layers")
+            raise UserError(f"{name} = {text}: this backbone has {num_layers} layers")
         return tuple(range(num_layers - count, num_layers))
     layers: set[int] = set()
     for match in re.finditer(_PART, text):
         first, last = int(match[1]), int(match[2] or match[1])
         if not 1 <= first <= last <= num_layers:
-            raise UserError(
-                f"lora_layers = {text}: {match[0].strip()} is outside layers 1 to {num_layers} of this backbone"
-            )
+            raise UserError(f"{name} = {text}: {match[0].strip()} is outside layers 1 to {num_layers} of this backbone")
         layers.update(range(first - 1, last))
     return tuple(sorted(layers))
+
+
+def numbered_layers(text: str, num_layers: int) -> tuple[int, ...]:
+    """The layers that `state_layers` names, counted from 1: after how many layers the states are taken."""
+    return tuple(layer + 1 for layer in parse_layers(text, num_layers, name="state_layers"))

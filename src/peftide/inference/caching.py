@@ -39,17 +39,19 @@ def _open(
     cache_dir: str | None,
     limit_bytes: int,
 ) -> tuple[StateStore | None, str]:
-    layer = encoder.num_frozen_layers
     if limit_bytes == 0:
         return None, "cache switched off"
-    if layer == 0:
+    if encoder.num_frozen_layers == 0:
         return None, "every layer is trained: nothing to cache"
     folder = Path(cache_dir) if cache_dir else default_cache_folder()
     is_states = kind == "states"
+    fingerprint, layer = encoder.backbone.fingerprint, encoder.num_frozen_layers
+    if not is_states and len(encoder.state_layers) > 1:
+        fingerprint, layer = f"{fingerprint}, layers {encoder.layers_text}", encoder.state_layers[-1]
     key = StoreKey(
-        fingerprint=encoder.backbone.fingerprint,
+        fingerprint=fingerprint,
         layer=layer,
-        width=encoder.backbone.width,
+        width=encoder.backbone.width if is_states else encoder.width,
         kind=kind,
         precision=f"{encoder.machine.precision}-{encoder.machine.device.type}",
         stored="bf16" if is_states and encoder.machine.dtype == torch.bfloat16 else "fp32",

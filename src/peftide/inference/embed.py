@@ -49,7 +49,7 @@ def embed_proteins(
 ) -> np.ndarray:
     """Vectors (P, D) in float32; with `store` (for a frozen encoder only) those known are read and new ones kept."""
     encoder.model.eval()
-    vectors_PD = np.zeros((len(proteins), encoder.backbone.width), dtype=np.float32)
+    vectors_PD = np.zeros((len(proteins), encoder.width), dtype=np.float32)
     rows = np.arange(len(proteins))
     digests = [embedding_key(protein) for protein in proteins] if store is not None else []
     if store is not None:

@@ -45,8 +45,13 @@ def embed_file(settings: EmbedSettings, console: Console, *, portion: PortionSiz
         work = partial(embed_portion, embedder)
         with computing(settings, work, load_embedding, embedder=embedder, store=store, console=console) as compute:
             make_parts(scan.checked, parts, console, compute)
-        backbone, pooling = embedder.encoder.backbone.name, embedder.encoder.pooling
-        attributes = {"backbone": backbone, "bundle": settings.bundle or "", "pooling": pooling}
+        encoder = embedder.encoder
+        attributes = {
+            "backbone": encoder.backbone.name,
+            "bundle": settings.bundle or "",
+            "pooling": encoder.pooling,
+            "state_layers": encoder.layers_text,
+        }
         with console.status("writing"):
             write_embeddings(settings.out, parts.read_all(len(scan.checked.outlines)), attributes, within=folder)
     remove_parts(folder)

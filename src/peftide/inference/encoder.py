@@ -1,6 +1,6 @@
 """The encoder: a backbone on a device, its frozen layers computed once per protein, its trained layers on top.
 
-Shapes: T tokens, P proteins, D width.
+Shapes: T tokens, P proteins, D width (of all states side by side, where several layers give them).
 """
 
 from collections.abc import Sequence
@@ -25,6 +25,7 @@ from peftide.models.packed import (
     pool,
     run_layers,
 )
+from peftide.models.property_model import PropertyModel
 from peftide.models.sharded import shard_backbone
 from peftide.models.tokens import Pieces
 
@@ -37,6 +38,9 @@ class Encoder:
     dropout (ESM-2 is trained without, and LoRA's sits on trained layers), pieces are cut by a fixed rule, and a state
     is stored in the dtype in which it was computed.
 
+    state_layers: the layers, counted from 1 and rising, whose states side by side are those of a token; the last alone
+    when absent. Layers above are not computed, and the cache holds the states of the lowest of them, where that lies
+    below the first trained layer.
     num_shares: processes among which the weights are shared out, where every layer is trained; see `models.sharded`.
     """
 
@@ -47,6 +51,7 @@ class Encoder:
         machine: Machine,
         *,
         pooling: str = "mean",
+        state_layers: Sequence[int] = (),
         checkpoint_layers: bool = False,
         compile_layers: bool = False,
         num_shares: int = 1,
@@ -59,14 +64,28 @@ class Encoder:
         self.states: StateStore | None = None
         self.device_states: DeviceStates | None = None
         self.esm = base_model(model)
-        self.num_frozen_layers = first_trained_layer(model)
+        self.state_layers = tuple(state_layers) or (backbone.num_layers,)
+        self.num_frozen_layers = min(first_trained_layer(model), self.state_layers[0])
         self.layer_function = compiled_layer(machine) if compile_layers else encoder_layer
         self.is_sharded = num_shares > 1
         if self.is_sharded:
             assert self.num_frozen_layers == 0
-            shard_backbone(self.esm, machine, num_shares=num_shares, checkpoint_layers=checkpoint_layers)
+            shard_backbone(
+                self.esm, machine,
+                num_shares=num_shares, state_layers=self.state_layers, checkpoint_layers=checkpoint_layers,
+            )  # fmt: skip
         else:
             place(model, machine)
+
+    @property
+    def width(self) -> int:
+        """Length of a token's states and of a protein's vector: D of the backbone for each of `state_layers`."""
+        return len(self.state_layers) * self.backbone.width
+
+    @property
+    def layers_text(self) -> str:
+        """The state layers as they are written in a setting, e.g. `4,6,8`."""
+        return ",".join(map(str, self.state_layers))
 
     def vectors(self, proteins: Sequence[Pieces]) -> Tensor:
         """Vectors (P, D) in float32, with gradient where it is enabled and something below is trained."""
@@ -74,7 +93,7 @@ class Encoder:
         return pool(hidden_TD, batch)
 
     def hidden(self, proteins: Sequence[Pieces]) -> tuple[Tensor, PackedBatch]:
-        """Last hidden states (T, D) of all pieces of the proteins, and the batch that says which is whose."""
+        """The states (T, D) of all pieces of the proteins, and the batch that says which is whose."""
         batch = self._pack(proteins)
         if self.is_sharded:
             has_gradient = torch.is_grad_enabled()
@@ -85,22 +104,20 @@ class Encoder:
         else:
             with torch.no_grad():
                 hidden_TD = self._frozen_states(proteins, batch)
-        return self._run(hidden_TD, batch, self.num_frozen_layers, self.backbone.num_layers), batch
+        return self._run(hidden_TD, batch, self.num_frozen_layers, self.state_layers), batch
 
     def _pack(self, proteins: Sequence[Pieces]) -> PackedBatch:
         mask_id = self.backbone.vocabulary.mask_id
         return pack(proteins, pooling=self.pooling, mask_id=mask_id, device=self.machine.device)
 
-    def _run(self, hidden_TD: Tensor, batch: PackedBatch, first: int, last: int) -> Tensor:
-        if first == last:
-            return hidden_TD
+    def _run(self, hidden_TD: Tensor, batch: PackedBatch, first: int, wanted: Sequence[int]) -> Tensor:
         return run_layers(
-            self.esm, hidden_TD, batch, first=first, last=last,
+            self.esm, hidden_TD, batch, first=first, wanted=wanted,
             checkpoint_layers=self.checkpoint_layers, layer_function=self.layer_function,
         )  # fmt: skip
 
     def _compute_frozen(self, batch: PackedBatch) -> Tensor:
-        return self._run(embed_tokens(self.esm, batch, self.machine.dtype), batch, 0, self.num_frozen_layers)
+        return self._run(embed_tokens(self.esm, batch, self.machine.dtype), batch, 0, [self.num_frozen_layers])
 
     def _frozen_states(self, proteins: Sequence[Pieces], batch: PackedBatch) -> Tensor:
         """Output of the frozen layers (T, D): from the device, else from the store, else computed."""
@@ -139,6 +156,27 @@ class Encoder:
         """Output of the frozen layers (T, D) for pieces by themselves."""
         pieces = [Pieces(len(t) - 2, (0,), (t,), (np.zeros(len(t) - 2, dtype=np.float32),)) for t in tokens]
         return self._compute_frozen(self._pack(pieces))
+
+
+def encoder_of(
+    model: PropertyModel,
+    machine: Machine,
+    *,
+    checkpoint_layers: bool = False,
+    compile_layers: bool = False,
+    num_shares: int = 1,
+) -> Encoder:
+    """The encoder of a model, which it places on the machine; the rest as in `Encoder`."""
+    return Encoder(
+        model.backbone,
+        model.model,
+        machine,
+        pooling=model.pooling,
+        state_layers=model.state_layers,
+        checkpoint_layers=checkpoint_layers,
+        compile_layers=compile_layers,
+        num_shares=num_shares,
+    )
 
 
 def compiled_layer(machine: Machine) -> LayerFunction:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from peftide.config import EmbedSettings, LongProteins
+from peftide.config import EmbedSettings, LongProteins, numbered_layers
 from peftide.data.portions import Portion, PortionSize
 from peftide.inference.embed import Advance, embed_proteins, embed_residues
 from peftide.inference.embedding_tables import residue_table, vector_table
@@ -61,6 +61,7 @@ class Embedder:
             "model": encoder.backbone.fingerprint if self.bundle is None else bundle_digest(Path(self.bundle)),
             "arithmetic": f"{encoder.machine.precision} on {encoder.machine.device.type}",
             "pooling": encoder.pooling,
+            "state_layers": encoder.layers_text,
             "per_residue": self.per_residue,
             "max_residues": self.max_residues,
             "long_proteins": self.long_proteins,
@@ -74,7 +75,11 @@ def load_embedder(settings: EmbedSettings) -> Embedder:
         return embedder_of(model, encoder, token_budget, bundle=settings.bundle, per_residue=settings.per_residue)
     machine = choose_machine(settings.device, settings.precision, settings.threads)
     backbone = load_backbone(settings.backbone, dtype=machine.dtype)
-    encoder = Encoder(backbone, backbone.model, machine, pooling=settings.pooling, compile_layers=settings.compile)
+    encoder = Encoder(
+        backbone, backbone.model, machine,
+        pooling=settings.pooling, state_layers=numbered_layers(settings.state_layers, backbone.num_layers),
+        compile_layers=settings.compile,
+    )  # fmt: skip
     budget = inference_budget(settings, machine)
     return Embedder(encoder, settings.max_residues, settings.long_proteins, budget, settings.per_residue)
 
@@ -100,7 +105,7 @@ def embed_portion(
     pieces, encoder, budget = embedder.cut(portion.proteins), embedder.encoder, embedder.token_budget
     if embedder.per_residue:
         states = embed_residues(encoder, pieces, token_budget=budget, advance=advance)
-        return residue_table(portion.ids, states, encoder.backbone.width)
+        return residue_table(portion.ids, states, encoder.width)
     vectors_PD = embed_proteins(encoder, pieces, token_budget=budget, store=store, advance=advance)
     return vector_table(portion.ids, vectors_PD)
 

@@ -145,7 +145,7 @@ def _encode(
                 stream.write(values_of(table).tobytes())
 
     write_part(file, save)
-    return np.memmap(file, np.float32, mode="r", shape=(len(source.proteins), embedder.encoder.backbone.width))
+    return np.memmap(file, np.float32, mode="r", shape=(len(source.proteins), embedder.encoder.width))
 
 
 def _chunks(num_examples: int) -> list[range]:

@@ -11,7 +11,7 @@ from rich.console import Console
 from peftide.config import DataSettings, MachineSettings, TableSettings
 from peftide.inference.caching import frozen_vectors
 from peftide.inference.embed import embed_proteins, embedding_key
-from peftide.inference.encoder import Encoder
+from peftide.inference.encoder import Encoder, encoder_of
 from peftide.inference.live_bars import encoding_progress
 from peftide.inference.predict import score_examples
 from peftide.models.bundle import load_bundle
@@ -28,7 +28,7 @@ def load_for_inference(bundle: str, settings: MachineSettings) -> tuple[Property
     """The model of a bundle on the machine of the settings, its encoder, and how many tokens to encode at once."""
     machine = choose_machine(settings.device, settings.precision, settings.threads)
     model = load_bundle(Path(bundle), dtype=machine.dtype)
-    encoder = Encoder(model.backbone, model.model, machine, pooling=model.pooling, compile_layers=settings.compile)
+    encoder = encoder_of(model, machine, compile_layers=settings.compile)
     model.head.to(machine.device)
     return model, encoder, inference_budget(settings, machine)
 

@@ -202,7 +202,7 @@ def _vectors(
     found = {
         number: vectors_PD
         for number, rows in enumerate(rows_of_part)
-        if (vectors_PD := parts.read_vectors(number, shape=(len(rows), encoder.backbone.width))) is not None
+        if (vectors_PD := parts.read_vectors(number, shape=(len(rows), encoder.width))) is not None
     }
     residues = [sum(pieces[row].num_residues for row in rows) for rows in rows_of_part]
     embedder = embedder_of(model, encoder, token_budget, bundle=settings.bundle)

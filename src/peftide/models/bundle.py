@@ -29,7 +29,7 @@ from peftide.models.heads import Head
 from peftide.models.property_model import HeadShape, PropertyModel, make_head
 from peftide.models.untrusted import check_inside, read_json, read_tensors
 
-FORMAT = 1
+FORMAT = 2
 PARTS: dict[Method, tuple[str, ...]] = {  # by method, beside run.json
     "head": ("head.safetensors",),
     "lora": ("head.safetensors", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
@@ -92,10 +92,15 @@ def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
     else:
         backbone = _load_named_backbone(folder, facts.backbone, dtype)
     _check_fingerprint(folder, facts.backbone_fingerprint, backbone)
-    if facts.head.width != backbone.width:
+    if facts.state_layers[-1] > backbone.num_layers:
+        raise UserError(
+            f"{folder}: it takes states after layer {facts.state_layers[-1]}, and backbone {backbone.name} has "
+            f"{backbone.num_layers} layers"
+        )
+    if facts.head.width != (width := len(facts.state_layers) * backbone.width):
         raise UserError(
             f"{folder}: its head takes vectors of {facts.head.width:,} numbers, and those of backbone "
-            f"{backbone.name} have {backbone.width:,}"
+            f"{backbone.name}, of {len(facts.state_layers)} layer(s), have {width:,}"
         )
     network = load_adapter(backbone, folder / "adapter") if facts.method == "lora" else backbone.model
     return PropertyModel(
@@ -107,6 +112,7 @@ def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
         head_shape=facts.head,
         target=facts.target,
         pooling=facts.pooling,
+        state_layers=facts.state_layers,
         max_residues=facts.max_residues,
         long_proteins=facts.long_proteins,
         calibration=facts.calibration,
@@ -221,6 +227,7 @@ def _description(model: PropertyModel) -> dict[str, Any]:
         if model.method == "full"
         else model.backbone.fingerprint,
         "pooling": model.pooling,
+        "state_layers": model.state_layers,
         "max_residues": model.max_residues,
         "long_proteins": model.long_proteins,
         "head": asdict(model.head_shape),

@@ -26,12 +26,13 @@ WORDS: dict[str, tuple[str, ...]] = {
     "long_proteins": get_args(LongProteins),
 }
 HEAD_SIZES = {  # far beyond any use, and too small for sizes that no number counts
-    "width": Interval(1, 1 << 17),
+    "width": Interval(1, 1 << 20),
     "arity": Interval(1, 3),
     "num_outputs": Interval(1, MOST_CLASSES + 1),
     "hidden_width": Interval(1, 1 << 17),
 }
 LONGEST_PATH = 4096
+MOST_LAYERS = 1 << 10
 FEWEST_CLASSES = {"binary": 2, "multiclass": 2, "multilabel": 1, "regression": 0}
 MOST_OF_KIND = {"binary": 2, "multiclass": MOST_CLASSES, "multilabel": MOST_CLASSES, "regression": 0}
 MISSING = "is missing"
@@ -46,6 +47,7 @@ class BundleFacts:
     backbone: str
     backbone_fingerprint: str
     pooling: Pooling
+    state_layers: tuple[int, ...]
     max_residues: int
     long_proteins: LongProteins
     head: HeadShape
@@ -62,6 +64,7 @@ def read_model_facts(folder: Path, document: Mapping[str, Any]) -> BundleFacts:
     stored = facts["calibration"]
     read = BundleFacts(
         **{name: facts[name] for name in (*WORDS, "backbone", "backbone_fingerprint", "max_residues")},
+        state_layers=tuple(facts["state_layers"]),
         head=head,
         target=target,
         calibration=None if stored is None else Calibration.from_json(stored),
@@ -88,6 +91,8 @@ def _problems(facts: Mapping[str, Any]) -> Iterator[str]:
         if not _is_name(facts.get(name)) or len(facts[name]) > LONGEST_PATH:
             yield f"{name} must be a text that can be printed, not {shown(facts.get(name))}"
     yield from _number(facts, "max_residues", Interval(1, 1 << 40), whole=True)
+    if not _are_layers(facts.get("state_layers")):
+        yield f"state_layers must be rising numbers of layers, not {shown(facts.get('state_layers'))}"
     yield from (f"head: {problem}" for problem in _head_problems(_object(facts.get("head"))))
     yield from (f"target: {problem}" for problem in _target_problems(_object(facts.get("target"))))
     if "calibration" not in facts:
@@ -145,6 +150,13 @@ def _calibration_problems(stored: Mapping[str, Any]) -> Iterator[str]:
         yield "scores and probabilities must be as many as each other"
     if kind == "temperature":
         yield from _number(stored, "temperature", Interval(TEMPERATURES[0] / 2, TEMPERATURES[1] * 2))
+
+
+def _are_layers(value: object) -> bool:
+    if not isinstance(value, list) or not 1 <= len(value) <= MOST_LAYERS:
+        return False
+    within = Interval(1, MOST_LAYERS)
+    return not any(number_problem(number, within, whole=True) for number in value) and value == sorted(set(value))
 
 
 def _is_rising(numbers: list[Any]) -> bool:

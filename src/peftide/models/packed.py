@@ -227,29 +227,36 @@ def run_layers(
     batch: PackedBatch,
     *,
     first: int,
-    last: int,
+    wanted: Sequence[int],
     checkpoint_layers: bool = False,
     layer_function: LayerFunction = encoder_layer,
 ) -> Tensor:
-    """Hidden states (T, D) after layers `first` to `last` - 1; the final layer norm follows where `last` is the top.
+    """Hidden states (T, M D) of each token side by side: after each of the M `wanted` layers, in rising order.
 
+    Layers are counted from 1. hidden_TD: the states after layer `first`, or the embedded tokens where it is 0. The
+    final layer norm follows the top layer, as in the stock model.
     checkpoint_layers: recompute each layer in the backward pass (non-reentrant, so adapters get their gradients
     although the input carries none).
     """
     cos_T1d, sin_T1d = rotary_table(backbone, batch.positions_T)
     spans = spans_of(batch, hidden_TD.dtype)
-    for layer in list(backbone.encoder.layer)[first:last]:
+    states = [hidden_TD] if first in wanted else []
+    for number, layer in enumerate(list(backbone.encoder.layer)[first : wanted[-1]], start=first + 1):
         assert isinstance(layer, EsmLayer)
         inputs = (layer, hidden_TD, cos_T1d, sin_T1d, spans)
         if checkpoint_layers and torch.is_grad_enabled():
             hidden_TD = checkpoint(layer_function, *inputs, use_reentrant=False)
         else:
             hidden_TD = layer_function(*inputs)
-    if last == len(backbone.encoder.layer):
-        hidden_TD = layer_norm(backbone.encoder.emb_layer_norm_after, hidden_TD)
-    return hidden_TD
+        if number in wanted:
+            states.append(hidden_TD)
+    if first < wanted[-1] == len(backbone.encoder.layer):
+        states[-1] = layer_norm(backbone.encoder.emb_layer_norm_after, states[-1])
+    return states[0] if len(states) == 1 else torch.cat(states, dim=-1)
 
 
 def hidden_states(backbone: EsmModel, batch: PackedBatch, *, dtype: torch.dtype) -> Tensor:
     """Last hidden states (T, D) of the whole backbone, as stock `EsmModel` gives for each piece alone."""
-    return run_layers(backbone, embed_tokens(backbone, batch, dtype), batch, first=0, last=len(backbone.encoder.layer))
+    return run_layers(
+        backbone, embed_tokens(backbone, batch, dtype), batch, first=0, wanted=[len(backbone.encoder.layer)]
+    )

@@ -32,6 +32,7 @@ class HeadShape:
 class PropertyModel:
     """A model of one task: `model` is the backbone's stock module or peft's wrapper of it.
 
+    state_layers: the layers, counted from 1, whose states side by side are pooled to the protein's vector.
     calibration: corrects the probabilities, learnt on validation after training; None until then.
     """
 
@@ -43,6 +44,7 @@ class PropertyModel:
     head_shape: HeadShape
     target: Target
     pooling: Literal["mean", "cls"]
+    state_layers: tuple[int, ...]
     max_residues: int
     long_proteins: LongProteins
     calibration: Calibration | None = None

@@ -5,6 +5,7 @@ called, so the packed walk becomes the `forward` of the backbone and of its laye
 same calls in the same order, with proteins of its own: each waits for the others' shares.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -20,11 +21,13 @@ from peftide.models.machine import Machine
 from peftide.models.packed import PackedBatch, Spans, embed_tokens, encoder_layer, run_layers
 
 
-def shard_backbone(esm: EsmModel, machine: Machine, *, num_shares: int, checkpoint_layers: bool) -> None:
+def shard_backbone(
+    esm: EsmModel, machine: Machine, *, num_shares: int, state_layers: Sequence[int], checkpoint_layers: bool
+) -> None:
     """Leave this process with its share of the weights, on its device, in float32; gradients are summed, not averaged.
 
     The weights of layers travel in the arithmetic of the machine, to which the walk would round them anyway. Afterwards
-    `esm(batch)` gives the last hidden states of a packed batch.
+    `esm(batch)` gives the hidden states of a packed batch after `state_layers`, side by side.
     """
     mesh = init_device_mesh(machine.device.type, (num_shares,))
     rounded = None if machine.dtype == torch.float32 else machine.dtype
@@ -33,7 +36,7 @@ def shard_backbone(esm: EsmModel, machine: Machine, *, num_shares: int, checkpoi
         assert isinstance(layer, EsmLayer)
         layer.forward = partial(_layer_forward, layer, checkpoint_layers)  # pyrefly: ignore[bad-assignment]
         fully_shard(layer, mesh=mesh, mp_policy=policy, reshard_after_forward=True)
-    esm.forward = partial(_forward, esm, machine.dtype)  # pyrefly: ignore[bad-assignment]
+    esm.forward = partial(_forward, esm, machine.dtype, state_layers)  # pyrefly: ignore[bad-assignment]
     # What is left are embeddings and final norm, small, and the gradients of embeddings are long sums: float32. They
     # are let go after each forward pass too, for the weights may change before the next.
     fully_shard(esm, mesh=mesh, reshard_after_forward=True)
@@ -43,10 +46,9 @@ def shard_backbone(esm: EsmModel, machine: Machine, *, num_shares: int, checkpoi
             module.set_force_sum_reduction_for_comms(True)
 
 
-def _forward(esm: EsmModel, dtype: torch.dtype, batch: PackedBatch) -> Tensor:
+def _forward(esm: EsmModel, dtype: torch.dtype, state_layers: Sequence[int], batch: PackedBatch) -> Tensor:
     hidden_TD = embed_tokens(esm, batch, dtype)
-    num_layers = len(esm.encoder.layer)
-    return run_layers(esm, hidden_TD, batch, first=0, last=num_layers, layer_function=_call)
+    return run_layers(esm, hidden_TD, batch, first=0, wanted=state_layers, layer_function=_call)
 
 
 def _call(layer: EsmLayer, hidden_TD: Tensor, cos_T1d: Tensor, sin_T1d: Tensor, spans: Spans) -> Tensor:

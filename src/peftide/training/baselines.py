@@ -21,7 +21,7 @@ from peftide.evaluation.baselines import (
 )
 from peftide.evaluation.homology import Matches
 from peftide.inference.embed import embed_proteins
-from peftide.inference.encoder import Encoder
+from peftide.inference.encoder import encoder_of
 from peftide.inference.predict import score_examples
 from peftide.models.backbones import Backbone
 from peftide.records import Dataset
@@ -100,7 +100,7 @@ def _random_backbone(subject: Subject, dataset: Dataset) -> BaselineScores:
     backbone = _with_random_weights(subject.model.backbone, settings.seed)
     model = build_model(settings, dataset, backbone)
     model.head.to(machine.device)
-    encoder = Encoder(backbone, model.model, machine, pooling=model.pooling)
+    encoder = encoder_of(model, machine)
     budget = encoding_budget(subject.execution.token_budget, machine.device)
     vectors_PD = embed_proteins(encoder, subject.pieces, token_budget=budget)
     model.head.standardize(torch.from_numpy(vectors_PD[np.unique(dataset.part("train").members_NK)]))

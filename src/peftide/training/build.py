@@ -5,8 +5,9 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from peftide.config import TrainSettings, parse_layers
+from peftide.config import TrainSettings, numbered_layers, parse_layers
 from peftide.data.symmetry import GROUP_COLUMNS
+from peftide.errors import UserError
 from peftide.inference.device_states import DeviceStates
 from peftide.inference.encoder import Encoder
 from peftide.models.adapters import add_lora
@@ -42,9 +43,10 @@ def build_model(settings: TrainSettings, dataset: Dataset, backbone: Backbone) -
     if dataset.task == "symmetry":
         unions = tuple(columns for columns in GROUP_COLUMNS.values() if len(columns) > 1)
         target = replace(target, groups=unions, group_weight=settings.group_weight)
+    state_layers = choose_state_layers(settings, backbone.num_layers)
     shape = HeadShape(
         kind=settings.head,
-        width=backbone.width,
+        width=len(state_layers) * backbone.width,
         arity=dataset.members_NK.shape[1],
         num_outputs=target.num_outputs,
         hidden_width=settings.head_width,
@@ -59,9 +61,27 @@ def build_model(settings: TrainSettings, dataset: Dataset, backbone: Backbone) -
         head_shape=shape,
         target=target,
         pooling=settings.pooling,
+        state_layers=state_layers,
         max_residues=settings.max_residues,
         long_proteins=settings.long_proteins,
     )
+
+
+def choose_state_layers(settings: TrainSettings, num_layers: int) -> tuple[int, ...]:
+    """The layers, counted from 1, whose states make the vectors.
+
+    Raises UserError where one of them is missing, or where a layer above all of them would be trained: nothing would
+    come of it.
+    """
+    state_layers = numbered_layers(settings.state_layers, num_layers)
+    trained = {"head": "", "lora": settings.lora_layers, "full": "all"}[settings.method]
+    if trained and (highest := parse_layers(trained, num_layers)[-1] + 1) > state_layers[-1]:
+        raise UserError(
+            f"state_layers = {settings.state_layers}: method {settings.method} trains up to layer {highest}, and what "
+            f"comes after layer {state_layers[-1]} would change nothing; add layer {highest} to state_layers"
+            + (", or adapt lower layers" if settings.method == "lora" else "")
+        )
+    return state_layers
 
 
 def hold_on_device(encoder: Encoder, pieces: list[Pieces]) -> DeviceStates | None:

@@ -175,6 +175,7 @@ def _new_model(name: str, machine: Machine) -> PropertyModel:
         head_shape=shape,
         target=Target("binary", ("0", "1")),
         pooling="mean",
+        state_layers=(backbone.num_layers,),
         max_residues=1022,
         long_proteins="crop",
     )

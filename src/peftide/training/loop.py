@@ -274,7 +274,7 @@ class Trainer:
         if not len(rows) and self.encoder.is_sharded:  # the other ranks need this one's share of the weights
             return self.encoder.vectors([self.pieces[self.tokens_P.argmin()]])[:0]
         if not len(rows):
-            return torch.zeros(0, self.encoder.backbone.width, device=self.device, requires_grad=True)
+            return torch.zeros(0, self.encoder.width, device=self.device, requires_grad=True)
         return self.encoder.vectors([self.pieces[row] for row in rows])
 
     def validate(self) -> float:

@@ -97,6 +97,9 @@ def footprint(model: PropertyModel, machine: Machine) -> Footprint:
     width, inner = config.hidden_size, config.intermediate_size
     table_bytes = 4 * width // config.num_attention_heads  # cosines and sines of the rotary positions
     attention_size = size if has_varlen(machine.device, machine.dtype) else 4
+    pooled = len(model.state_layers) * width * (size + 4)  # the states side by side, and their float32 copy
+    encoding = size * (2 * inner + 4 * width) + 3 * attention_size * width
+    held = (len(model.state_layers) - 1) * width * size  # states of lower layers, while those above are computed
     layers = list(esm.encoder.layer)[first_trained_layer(model.model) :]
     return Footprint(
         weights=frozen * size + 4 * (trained + head),
@@ -106,9 +109,9 @@ def footprint(model: PropertyModel, machine: Machine) -> Footprint:
         best=0 if machine.device.type == "cuda" else 4 * (trained + head),
         layers=tuple(_kept_per_token(layer, machine, width=width, inner=inner) for layer in layers),  # pyrefly: ignore
         per_state=width * size,
-        transient=size * (inner + 2 * width) + table_bytes,
-        transient_checkpointed=size * (inner + 4 * width) + table_bytes,
-        per_token_encoding=size * (2 * inner + 4 * width) + 3 * attention_size * width + table_bytes,
+        transient=max(size * (inner + 2 * width), pooled) + table_bytes,
+        transient_checkpointed=max(size * (inner + 4 * width), pooled) + table_bytes,
+        per_token_encoding=held + max(encoding, pooled) + table_bytes,
     )
 
 

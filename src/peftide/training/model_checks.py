@@ -14,7 +14,7 @@ from torch import Tensor
 from peftide.data.sequences import RESIDUES
 from peftide.data.writers import temporary_folder
 from peftide.inference.embed import embed_proteins
-from peftide.inference.encoder import Encoder
+from peftide.inference.encoder import Encoder, encoder_of
 from peftide.inference.predict import score_examples
 from peftide.models.bundle import load_bundle, save_bundle
 from peftide.models.machine import Machine
@@ -68,7 +68,7 @@ def make_trial(model: PropertyModel, machine: Machine, *, token_budget: int | No
         parameter.requires_grad_("lora_" in name)
     if model.method == "full":
         train_all_weights(model.model)
-    encoder = Encoder(model.backbone, model.model, machine, pooling=model.pooling, compile_layers=compile_layers)
+    encoder = encoder_of(model, machine, compile_layers=compile_layers)
     model.head.to(machine.device)
     return Trial(
         model=model,
@@ -101,15 +101,16 @@ def packed_equals_single(trial: Trial) -> str:
 
 @torch.inference_mode()
 def equals_stock(trial: Trial) -> str:
-    """The hidden states are those of the stock model of transformers."""
+    """The hidden states of every layer that the model pools are those of the stock model of transformers."""
     trial.model.model.eval()
     ours, theirs = [], []
     for protein in trial.pieces:
         states_TD, batch = trial.encoder.hidden([protein])
         ids = batch.ids_T[None, : batch.lengths[0]]
-        stock = trial.model.model(input_ids=ids, attention_mask=torch.ones_like(ids)).last_hidden_state[0]
+        stock = trial.model.model(input_ids=ids, attention_mask=torch.ones_like(ids), output_hidden_states=True)
+        of_layers = torch.cat([stock.hidden_states[layer][0] for layer in trial.encoder.state_layers], dim=-1)
         ours.append(states_TD[: batch.lengths[0]].float().mean(dim=0))
-        theirs.append(stock.float().mean(dim=0))
+        theirs.append(of_layers.float().mean(dim=0))
     return _compare(torch.stack(ours), torch.stack(theirs), trial.machine, "mean states, ours and stock transformers'")
 
 
@@ -155,7 +156,7 @@ def round_trip_is_exact(trial: Trial) -> str:
     with temporary_folder(what="doctor") as folder:
         save_bundle(folder / "bundle", model, {})
         read = load_bundle(folder / "bundle", dtype=machine.dtype)
-    encoder = Encoder(read.backbone, read.model, machine, pooling=read.pooling)
+    encoder = encoder_of(read, machine)
     read.head.to(machine.device)
     vectors_PD = embed_proteins(encoder, trial.pieces, token_budget=trial.token_budget)
     after = score_examples(read, vectors_PD, trial.members_NK)

@@ -123,7 +123,7 @@ def _probed(row: Row, need: Footprint, prepare: Callable[[], Subject], room: Roo
     loading_bytes = peak_bytes(device) - before if watches else 0
     execution = subject.execution
     encodes = subject.settings.method != "head"
-    vectors_PD = None if encodes else np.zeros((len(subject.pieces), subject.model.backbone.width), np.float32)
+    vectors_PD = None if encodes else np.zeros((len(subject.pieces), subject.encoder.width), np.float32)
     work = count_work(subject.trainer(subject.dataset, vectors_PD), encodes=encodes)
     cache = _cache_need(subject)
     if execution.is_frugal:
@@ -162,8 +162,8 @@ def _cache_need(subject: Subject) -> CacheNeed:
     )
     rows = [len(piece) for protein in pieces for piece in protein.tokens] if is_states else [1] * len(pieces)
     if store is None:
-        width = encoder.backbone.width * (encoder.machine.dtype.itemsize if is_states else 4)
-        num_bytes = width * sum(rows) if encoder.num_frozen_layers else 0
+        row_bytes = encoder.backbone.width * encoder.machine.dtype.itemsize if is_states else encoder.width * 4
+        num_bytes = row_bytes * sum(rows) if encoder.num_frozen_layers else 0
         return CacheNeed(num_bytes, num_tokens, is_kept=False, note=note)
     with store:
         if is_states:

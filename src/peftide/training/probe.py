@@ -263,7 +263,7 @@ def _frozen_line(subject: Subject, ladder: _Ladder, encode: Line, stack: ExitSta
 def _measure_head(subject: Subject, base_bytes: int) -> tuple[float, float, int]:
     """Seconds of a validation and of a step of the head alone, on random vectors; bytes held then."""
     device = subject.encoder.machine.device
-    shape = (len(subject.pieces), subject.model.backbone.width)
+    shape = (len(subject.pieces), subject.encoder.width)
     vectors_PD = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
     trainer = subject.trainer(subject.dataset, vectors_PD)
     scoring_seconds = _seconds(trainer.validate, device)

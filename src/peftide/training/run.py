@@ -181,6 +181,8 @@ def _plan_line(subject: Subject, ranks: Ranks) -> str:
             f" (r = {settings.lora_rank}, alpha = {settings.lora_alpha:g}, {' + '.join(settings.lora_matrices)}, "
             f"layers {layers[0] + 1}-{layers[-1] + 1} of {model.backbone.num_layers})"
         )
+    if len(model.state_layers) > 1 or model.state_layers[0] != model.backbone.num_layers:
+        what += f", states of layers {subject.encoder.layers_text}"
     how = f"{subject.execution.token_budget:,} tokens at once"
     if ranks.count > 1:
         how = f"the first of {ranks.count} processes, each with {how}"

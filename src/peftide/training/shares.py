@@ -71,7 +71,7 @@ def embed_together(
     tokens_P = np.array([protein.num_tokens for protein in proteins])
     dealt = dealt_proteins(tokens_P, ranks.count)
     own = dealt[ranks.rank]
-    vectors_PD = np.zeros((len(proteins), encoder.backbone.width), dtype=np.float32)
+    vectors_PD = np.zeros((len(proteins), encoder.width), dtype=np.float32)
     vectors_PD[own] = embed_proteins(encoder, [proteins[row] for row in own], token_budget=token_budget, store=store)
     if ranks.shards:  # as many calls as the others
         num_calls = [len(list(length_batches(tokens_P[rows].tolist(), token_budget))) for rows in dealt]

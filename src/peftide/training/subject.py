@@ -8,7 +8,7 @@ import torch
 from peftide.config import Method, TrainSettings
 from peftide.errors import UserError
 from peftide.evaluation.metrics import METRIC_NAMES, main_metric
-from peftide.inference.encoder import Encoder
+from peftide.inference.encoder import Encoder, encoder_of
 from peftide.models.adapters import base_model
 from peftide.models.backbones import Backbone, load_backbone, load_skeleton
 from peftide.models.machine import Machine
@@ -110,11 +110,9 @@ def make_subject(
     if backbone is None:
         backbone = load_backbone(settings.backbone, dtype=backbone_dtype(settings.method, machine))
     model = build_model(settings, dataset, backbone)
-    encoder = Encoder(
-        backbone,
-        model.model,
+    encoder = encoder_of(
+        model,
         machine,
-        pooling=model.pooling,
         checkpoint_layers=execution.checkpoint_layers,
         compile_layers=settings.compile,
         num_shares=num_shares,
