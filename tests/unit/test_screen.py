@@ -370,7 +370,8 @@ def test_many_pairs_of_long_names_are_written_a_group_at_a_time(tmp_path, monkey
 @needs_fast_integers
 def test_a_protein_unlike_all_others_is_in_the_right_lists_too(bundles):
     head = load_bundle(Path(bundles("wide")), dtype=torch.float32).head
-    vectors_PD = head.center_D + head.scale_D * torch.randn(900, len(head.center_D), generator=torch.Generator().manual_seed(5))
+    generator = torch.Generator().manual_seed(5)
+    vectors_PD = head.center_D + head.scale_D * torch.randn(900, len(head.center_D), generator=generator)
     unlike = torch.arange(0, 900, 180)
     place = unlike % len(head.center_D)
     vectors_PD[unlike, place] = head.center_D[place] + 60 * head.scale_D[place]
