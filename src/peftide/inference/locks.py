@@ -28,25 +28,25 @@ def open_plain(path: os.PathLike[str], flags: int) -> int:
 
 def lock_at_once(descriptor: int) -> Lock:
     """Take the only lock on an open file: "taken", "held" by another process, or "none" where there are no locks."""
-    if fcntl is None:
-        return "none"
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return "taken" if _lock(descriptor, exclusive=True, waits=False) else "none"
     except BlockingIOError:
         return "held"
-    except OSError as error:
-        if error.errno not in _WITHOUT_LOCKS:
-            raise
-        return "none"
-    return "taken"
 
 
 def wait_for_lock(descriptor: int, *, exclusive: bool) -> None:
     """Take a lock, shared or the only one, when it is free; nothing happens where there are no locks."""
+    _lock(descriptor, exclusive=exclusive, waits=True)
+
+
+def _lock(descriptor: int, *, exclusive: bool, waits: bool) -> bool:
+    """Whether the lock was taken: False where system or file system has none. BlockingIOError where it is not free."""
     if fcntl is None:
-        return
+        return False
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        fcntl.flock(descriptor, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if waits else fcntl.LOCK_NB))
     except OSError as error:
         if error.errno not in _WITHOUT_LOCKS:
             raise
+        return False
+    return True

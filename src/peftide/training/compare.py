@@ -36,7 +36,7 @@ from peftide.training.loop import INTERRUPTED
 from peftide.training.plan_table import TABLE_WIDTH
 from peftide.training.resident import give_back, keep_freed, quick_collections
 from peftide.training.resume import differences
-from peftide.training.run import make_folder, run_training
+from peftide.training.run import make_run_folder, run_training
 from peftide.training.subject import schedule_of
 
 
@@ -49,7 +49,7 @@ def run_compare(settings: CompareSettings, console: Console) -> MethodComparison
     planned = _planned(settings)
     folder = Path(settings.out)
     for backbone in settings.backbones:
-        make_folder(settings.out, backbone)
+        make_run_folder(settings.out, backbone)
     with alone_in(folder, what="comparison"):
         return _compare(settings, planned, folder, console)
 

@@ -66,7 +66,7 @@ def run_training(
     dataset = share_split(settings, examples.dataset, ranks)
     machine = machine_of(settings, ranks)
     start_peak(machine.device)
-    subject, folder = prepare(settings, dataset, machine, ranks=ranks), make_folder(settings.out, settings.backbone)
+    subject, folder = prepare(settings, dataset, machine, ranks=ranks), make_run_folder(settings.out, settings.backbone)
     digests = data_digests(settings)
     with unfinished_run(
         folder,
@@ -154,7 +154,7 @@ def _bytes_on(device: torch.device, backbone: Backbone) -> int:
     return sum(weight.numel() * weight.element_size() for weight in weights)
 
 
-def make_folder(out: str, backbone_name: str) -> Path:
+def make_run_folder(out: str, backbone_name: str) -> Path:
     """The folder to write into: made, or refused, before the hours of training."""
     folder, backbone = Path(out), Path(backbone_name)
     if backbone.is_dir() and backbone.resolve().is_relative_to(folder.resolve()):

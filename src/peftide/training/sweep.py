@@ -22,7 +22,7 @@ from peftide.training.examples import data_digests, read_examples
 from peftide.training.plan_table import duration
 from peftide.training.resident import quick_collections
 from peftide.training.resume import differences
-from peftide.training.run import make_folder
+from peftide.training.run import make_run_folder
 from peftide.training.search import search_grid, search_optuna
 from peftide.training.subject import schedule_of
 from peftide.training.trial import Bench, Judge, StoredTrial, read_trials, run_trial, trial_folder
@@ -80,7 +80,7 @@ def run_sweep(settings: SweepSettings, console: Console) -> SweepResult:
     trial. Ctrl-C ends it; the same settings go on with what is missing. Raises UserError for data that cannot be
     trained on, for trials in the folder that were made otherwise, and where every trial fails.
     """
-    folder = make_folder(settings.out, settings.backbone)
+    folder = make_run_folder(settings.out, settings.backbone)
     with alone_in(folder, what="sweep"):
         return _sweep(settings, folder, console)
 
