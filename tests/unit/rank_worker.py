@@ -58,7 +58,7 @@ CASES = {
     "full-pair": Case("pair", {"method": "full", "learning_rate": 1e-3, "checkpoint_layers": True}),
     "head-pair": Case("pair", {"method": "head"}),
     "head-single": Case("binary", {"method": "head", "batch_examples": 1}),
-    "lora-states": Case("pair", {"state_layers": "2,4"}),
+    "lora-states": Case("pair", {"state_layers": "1,4"}),
     "sharded-states": Case("pair", SHARDED | {"state_layers": "2,4"}),
     "sharded-pair": Case("pair", SHARDED),
     "sharded-checkpointed": Case("pair", SHARDED | {"checkpoint_layers": True}),

@@ -16,10 +16,11 @@ from peftide.inference.cache_folder import stores
 from peftide.models.machine import choose_machine
 from peftide.training.batches import encoding_cost
 from peftide.training.forecast import CacheNeed, Forecast, Row, forecast
+from peftide.training.line import Line
 from peftide.training.memory import Execution, Footprint
 from peftide.training.plan import run_plan
 from peftide.training.plan_table import duration, plan_table, recommendation
-from peftide.training.probe import Line, Measured, Probe
+from peftide.training.probe import Measured, Probe
 from peftide.training.subject import count, make_subject
 from peftide.training.work import StepWork, Work, count_work, sample_rows
 
@@ -195,6 +196,14 @@ def test_the_cache_of_a_plan_is_what_training_would_keep_and_the_probe_leaves_no
     assert head.cache.num_bytes == 18 * 48 * 4 + 32 * 19
     assert (full.cache.num_bytes, full.cache.is_kept) == (0, False)
     assert sum(store.num_bytes for store in stores(tmp_path / "cache")) == 0
+
+
+def test_what_the_cache_holds_of_lower_layers_is_planned_too(tmp_path, esm_folder):
+    """The states are those below the adapters; of lower layers only vectors are kept."""
+    planned = plan(tmp_path, esm_folder, methods=("lora",), state_layers="1,4", lora_layers="3,4")
+    plain = plan(tmp_path, esm_folder, methods=("lora",), lora_layers="3,4")
+    assert planned.rows[0].cache.num_bytes == plain.rows[0].cache.num_bytes > 0
+    assert "states after layer 2 of 4" in planned.rows[0].cache.note
 
 
 def test_a_cache_beyond_its_limit_is_said_not_to_be_kept(tmp_path, esm_folder):

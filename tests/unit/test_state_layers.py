@@ -89,3 +89,17 @@ def test_lower_states_may_serve_adapters_of_lower_layers(tmp_path, esm_folder):
     _, run = train(tmp_path, esm_folder, method="lora", state_layers="2", lora_layers="1,2", epochs=1)
     model = load_bundle(run.folder, dtype=torch.float32)
     assert model.state_layers == (2,)
+
+
+def test_of_lower_layers_vectors_are_kept_and_of_the_highest_frozen_one_states(tmp_path, esm_folder):
+    """So that no frozen layer is computed again, whatever the lowest state layer; from a warm cache nothing changes."""
+    options = {"method": "lora", "state_layers": "1,4", "lora_layers": "3,4", "cache_dir": str(tmp_path / "cache")}
+    losses = []
+    for name in ("cold", "warm"):
+        _, run = train(tmp_path, esm_folder, out=str(tmp_path / name), **options)
+        losses.append([row["loss"] for row in read_run(run.folder)["training"]["history"]])
+    kept = sorted(path.name.split("-")[0::2][:2] for path in (tmp_path / "cache").iterdir() if path.is_dir())
+    assert kept == [["mean", "layer1"], ["states", "layer2"]]
+    assert losses[0] == losses[1]
+    lower = load_bundle(tmp_path / "warm", dtype=torch.float32).head.scale_D[:WIDTH]
+    assert (lower > 1e-3).all()

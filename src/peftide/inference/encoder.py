@@ -3,7 +3,7 @@
 Shapes: T tokens, P proteins, D width (of all states side by side, where several layers give them).
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -39,8 +39,8 @@ class Encoder:
     is stored in the dtype in which it was computed.
 
     state_layers: the layers, counted from 1 and rising, whose states side by side are those of a token; the last alone
-    when absent. Layers above are not computed, and the cache holds the states of the lowest of them, where that lies
-    below the first trained layer.
+    when absent. Layers above are not computed. Where some lie below the first trained layer, the cache holds the states
+    of the lowest of them, unless `lower_vectors` gives what the proteins' vectors have of these layers.
     num_shares: processes among which the weights are shared out, where every layer is trained; see `models.sharded`.
     """
 
@@ -65,7 +65,8 @@ class Encoder:
         self.device_states: DeviceStates | None = None
         self.esm = base_model(model)
         self.state_layers = tuple(state_layers) or (backbone.num_layers,)
-        self.num_frozen_layers = min(first_trained_layer(model), self.state_layers[0])
+        self.first_trained = first_trained_layer(model)
+        self.lower_vectors: Callable[[Sequence[Pieces]], Tensor] | None = None
         self.layer_function = compiled_layer(machine) if compile_layers else encoder_layer
         self.is_sharded = num_shares > 1
         if self.is_sharded:
@@ -76,6 +77,16 @@ class Encoder:
             )  # fmt: skip
         else:
             place(model, machine)
+
+    @property
+    def lower_layers(self) -> tuple[int, ...]:
+        """The state layers whose states stay as they are: those that come before the first trained one's input."""
+        return tuple(layer for layer in self.state_layers if layer < self.first_trained)
+
+    @property
+    def num_frozen_layers(self) -> int:
+        """Layers that are computed once for each protein, their output kept."""
+        return min(self.first_trained, self.state_layers[0]) if self.lower_vectors is None else self.first_trained
 
     @property
     def width(self) -> int:
@@ -89,11 +100,17 @@ class Encoder:
 
     def vectors(self, proteins: Sequence[Pieces]) -> Tensor:
         """Vectors (P, D) in float32, with gradient where it is enabled and something below is trained."""
-        hidden_TD, batch = self.hidden(proteins)
-        return pool(hidden_TD, batch)
+        if self.lower_vectors is None:
+            return pool(*self.hidden(proteins))
+        upper_PD = pool(*self._states(proteins, self.state_layers[len(self.lower_layers) :]))
+        return torch.cat([self.lower_vectors(proteins), upper_PD], dim=1)
 
     def hidden(self, proteins: Sequence[Pieces]) -> tuple[Tensor, PackedBatch]:
         """The states (T, D) of all pieces of the proteins, and the batch that says which is whose."""
+        assert self.lower_vectors is None, "the states of lower layers are not computed"
+        return self._states(proteins, self.state_layers)
+
+    def _states(self, proteins: Sequence[Pieces], wanted: Sequence[int]) -> tuple[Tensor, PackedBatch]:
         batch = self._pack(proteins)
         if self.is_sharded:
             has_gradient = torch.is_grad_enabled()
@@ -104,7 +121,7 @@ class Encoder:
         else:
             with torch.no_grad():
                 hidden_TD = self._frozen_states(proteins, batch)
-        return self._run(hidden_TD, batch, self.num_frozen_layers, self.state_layers), batch
+        return self._run(hidden_TD, batch, self.num_frozen_layers, wanted), batch
 
     def _pack(self, proteins: Sequence[Pieces]) -> PackedBatch:
         mask_id = self.backbone.vocabulary.mask_id

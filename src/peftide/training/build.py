@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from rich.console import Console
 
 from peftide.config import TrainSettings, numbered_layers, parse_layers
 from peftide.data.symmetry import GROUP_COLUMNS
 from peftide.errors import UserError
+from peftide.inference.caching import close_store, open_store
 from peftide.inference.device_states import DeviceStates
+from peftide.inference.embed import embedding_key
 from peftide.inference.encoder import Encoder
 from peftide.models.adapters import add_lora
 from peftide.models.backbones import Backbone
@@ -93,6 +96,44 @@ def hold_on_device(encoder: Encoder, pieces: list[Pieces]) -> DeviceStates | Non
     if not DeviceStates.fits(num_tokens, width, dtype=dtype, device=device):
         return None
     return DeviceStates(num_tokens, width, dtype=dtype, device=device)
+
+
+def lower_encoder(encoder: Encoder) -> Encoder:
+    """An encoder of the same weights that stops after the lower layers, whose vectors training does not change."""
+    return Encoder(
+        encoder.backbone, encoder.model, encoder.machine, pooling=encoder.pooling, state_layers=encoder.lower_layers
+    )
+
+
+def know_lower_vectors(
+    encoder: Encoder,
+    pieces: list[Pieces],
+    settings: TrainSettings,
+    console: Console,
+    *,
+    token_budget: int,
+    ranks: Ranks = ALONE,
+) -> None:
+    """Let the encoder look up what the vectors of these proteins have of its lower layers, computed once or cached."""
+    below = lower_encoder(encoder)
+    limit_bytes = int(settings.cache_limit_gb * 1e9)
+    store, note = open_store(below, pieces, kind=encoder.pooling, cache_dir=settings.cache_dir, limit_bytes=limit_bytes)
+    console.print(note, highlight=False)
+    try:
+        vectors_PD = embed_together(below, pieces, ranks, token_budget=token_budget, store=store)
+    finally:
+        if store is not None:
+            close_store(store, console)
+    table_PD = torch.from_numpy(vectors_PD).to(encoder.machine.device)
+    rows = {embedding_key(protein): row for row, protein in enumerate(pieces)}
+    encoder.lower_vectors = lambda proteins: table_PD[[rows[embedding_key(protein)] for protein in proteins]]
+
+
+def assume_lower_vectors(encoder: Encoder) -> None:
+    """Let the encoder have zeros there, which takes as long to look up: for measuring before anything is computed."""
+    if encoder.lower_layers:
+        width, device = len(encoder.lower_layers) * encoder.backbone.width, encoder.machine.device
+        encoder.lower_vectors = lambda proteins: torch.zeros(len(proteins), width, device=device)
 
 
 def standardize(

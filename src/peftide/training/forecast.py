@@ -3,8 +3,9 @@
 from dataclasses import dataclass
 
 from peftide.config import Method
+from peftide.training.line import Line
 from peftide.training.memory import Execution, Footprint
-from peftide.training.probe import Line, Probe
+from peftide.training.probe import Probe
 from peftide.training.work import StepWork, Work
 
 RESIDENT_SPREAD = 1.25  # growth of resident memory over that of the tensors kept (measured on a CPU: 1.1 to 1.4)

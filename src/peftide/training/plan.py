@@ -18,6 +18,7 @@ from peftide.inference.embed import embedding_key
 from peftide.models.machine import Machine, choose_machine, describe
 from peftide.records import SPLITS, Dataset
 from peftide.training.advice import what_would_fit
+from peftide.training.build import assume_lower_vectors
 from peftide.training.examples import read_examples
 from peftide.training.forecast import CacheNeed, Row, forecast
 from peftide.training.memory import Footprint, least_bytes, memory_limit
@@ -120,6 +121,8 @@ def _probed(row: Row, need: Footprint, prepare: Callable[[], Subject], room: Roo
     before = held_bytes(device)
     watches = start_peak(device)
     subject = prepare()
+    if subject.settings.method != "head":
+        assume_lower_vectors(subject.encoder)
     loading_bytes = peak_bytes(device) - before if watches else 0
     execution = subject.execution
     encodes = subject.settings.method != "head"

@@ -4,7 +4,7 @@ Shapes: P proteins, N examples, K proteins of an example, D width.
 """
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,7 +19,8 @@ from peftide.inference.caching import open_store
 from peftide.inference.embed import embed_proteins
 from peftide.models.machine import Machine
 from peftide.records import Dataset
-from peftide.training.build import hold_on_device
+from peftide.training.build import hold_on_device, lower_encoder
+from peftide.training.line import Line
 from peftide.training.memory import encoding_budget
 from peftide.training.progress import TrainingProgress
 from peftide.training.resident import give_back, held_bytes, peak_bytes, start_peak
@@ -32,33 +33,6 @@ SHARES = (1.0, 0.5, 0.25, 0.75, 1.0, 0.5)  # of the largest sample: the calls th
 REPEATS = 3
 
 Call = Callable[[int, int], None]  # rung and part of a `_Ladder`
-
-
-@dataclass(frozen=True)
-class Line:
-    """seconds = fixed + per_token * tokens."""
-
-    fixed: float
-    per_token: float
-
-    def __call__(self, num_tokens: float) -> float:
-        """Seconds of a call over so many tokens."""
-        return self.fixed + self.per_token * num_tokens
-
-    @staticmethod
-    def through(points: Sequence[tuple[int, float]]) -> "Line":
-        """The line nearest to (tokens, seconds), none of its two numbers below zero.
-
-        Its slope is the median of those of all pairs of points (Theil 1950, Sen 1968), so that a call in which
-        something else held up the machine does not count.
-        """
-        pairs = [(a, b) for a in points for b in points if a[0] < b[0]]
-        rate = median(seconds / num_tokens for num_tokens, seconds in points)
-        if not pairs:
-            return Line(0.0, rate)
-        slope = max(0.0, median((b[1] - a[1]) / (b[0] - a[0]) for a, b in pairs))
-        fixed = median(seconds - slope * num_tokens for num_tokens, seconds in points)
-        return Line(fixed, slope) if fixed >= 0 else Line(0.0, rate)
 
 
 @dataclass(frozen=True)
@@ -255,6 +229,10 @@ def _frozen_line(subject: Subject, ladder: _Ladder, encode: Line, stack: ExitSta
             subject.encoder.device_states = None  # the old one is freed first
             subject.encoder.device_states = hold_on_device(subject.encoder, subject.pieces)
         seconds = _seconds(partial(ladder.encode, -1, part), ladder.device)
+        if subject.encoder.lower_vectors is not None:
+            pieces = [subject.pieces[row] for row in rows]
+            below = partial(embed_proteins, lower_encoder(subject.encoder), pieces, token_budget=ladder.call_tokens)
+            seconds += _seconds(below, ladder.device)
         num_tokens = int(ladder.tokens_P[rows].sum())
         points.append((num_tokens, max(0.0, seconds - encode(num_tokens))))
     return Line.through(points)

@@ -22,7 +22,7 @@ from peftide.models.machine import Machine, choose_machine, describe, peak_memor
 from peftide.records import SPLITS, Dataset
 from peftide.report.run_report import write_report
 from peftide.training.advice import what_would_fit
-from peftide.training.build import hold_on_device, standardize
+from peftide.training.build import hold_on_device, know_lower_vectors, standardize
 from peftide.training.checkpoint import Checkpoints, unfinished_run
 from peftide.training.examples import Examples, data_digests, read_examples, share_split
 from peftide.training.loop import INTERRUPTED, AfterEpoch
@@ -210,6 +210,8 @@ def fit_subject(
     pieces, execution, schedule = subject.pieces, subject.execution, subject.schedule
     budget = encoding_budget(execution.token_budget, encoder.machine.device)
     is_frozen = settings.method == "head"
+    if not is_frozen and encoder.lower_layers:
+        know_lower_vectors(encoder, pieces, settings, console, token_budget=budget, ranks=ranks)
     store, note = open_store(
         encoder,
         pieces,
