@@ -378,7 +378,8 @@ class SweepSettings(RecipeSettings):
     method: Method = setting("as in train", default="lora", group="model")
     vary: tuple[str, ...] | None = setting(
         "a setting and its values, NAME=V1,V2,... (a list as key+value), or NAME=LOW..HIGH with search optuna; may be "
-        "repeated; absent: rank, matrices and layers (lora), learning rate and head (head), learning rate (full)",
+        "repeated; absent: rank, matrices and layers (lora), learning rate, head and state layers (head), "
+        "learning rate (full)",
         default=None,
         group="run",
         is_repeated=True,

@@ -15,7 +15,7 @@ USUAL: dict[Method, tuple[str, ...]] = {  # lora: what the paper's robustness st
         "lora_matrices=key+value,query+value,query+key+value",
         "lora_layers=last-quarter,all",
     ),
-    "head": ("learning_rate=3e-4,1e-3,3e-3", "head=mlp,linear"),
+    "head": ("learning_rate=3e-4,1e-3,3e-3", "head=mlp,linear", "state_layers=last,spread"),
     "full": ("learning_rate=3e-5,1e-4,3e-4",),
 }
 VARIED_GROUPS = ("model", "lora", "training")
