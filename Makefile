@@ -15,11 +15,14 @@ help:  ## list the targets
 demo: $(INSTALLED)  ## train, evaluate and predict on the shipped data, beside a baseline
 	.venv/bin/peftide demo
 
+# A process for each core, up to four, for each holds PyTorch; a file of tests, which may share a trained model, in one
+PYTEST := OMP_WAIT_POLICY=passive .venv/bin/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
 test: $(INSTALLED)  ## run every test
-	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest
+	$(PYTEST)
 
 test-quick: $(INSTALLED)  ## run the tests that are not marked slow
-	OMP_WAIT_POLICY=passive .venv/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 fuzz: $(INSTALLED)  ## try new cases, more than 10,000 broken files, settings and bundles (takes about a quarter of an hour)
 	PEFTIDE_FUZZ_SCALE=20 OMP_WAIT_POLICY=passive .venv/bin/python -m pytest --hypothesis-show-statistics tests/properties tests/unit/test_config.py
