@@ -4,7 +4,8 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from peftide.inference.embed import Advance
 
@@ -30,9 +31,18 @@ def live_bar(
     columns = (
         TextColumn(doing),
         BarColumn(bar_width=30),
-        TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit + "  {task.speed:,.0f}/s"),
+        TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit),
+        _SpeedColumn(),
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(doing, total=total, completed=done)
         yield lambda more: progress.update(task, advance=more)
+
+
+class _SpeedColumn(ProgressColumn):
+    """How much is done in a second; nothing until that is known."""
+
+    def render(self, task: Task) -> Text:
+        speed = task.finished_speed or task.speed
+        return Text("" if speed is None else f"{speed:,.0f}/s")
