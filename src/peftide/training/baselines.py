@@ -22,6 +22,7 @@ from peftide.evaluation.baselines import (
 from peftide.evaluation.homology import Matches
 from peftide.inference.embed import embed_proteins
 from peftide.inference.encoder import encoder_of
+from peftide.inference.live_bars import encoding_progress
 from peftide.inference.predict import score_examples
 from peftide.models.backbones import Backbone
 from peftide.records import Dataset
@@ -38,7 +39,9 @@ SLOW_BASELINES = ("homology", "random-backbone")
 LEAST_IDENTITY, LEAST_COVERAGE = 0.2, 0.3  # of a relative whose label is transferred
 
 
-def baselines_of(subject: Subject, wanted: Wanted, scored: dict[str, BaselineScores]) -> Mapping[str, Baseline]:
+def baselines_of(
+    subject: Subject, wanted: Wanted, scored: dict[str, BaselineScores], console: Console
+) -> Mapping[str, Baseline]:
     """The baselines to compare a run with, by name.
 
     "quick" leaves out the search for relatives and the random backbone, which encodes every protein once more.
@@ -46,7 +49,7 @@ def baselines_of(subject: Subject, wanted: Wanted, scored: dict[str, BaselineSco
     """
     if wanted == "none" or not held_out(subject.dataset):
         return {}
-    found = _all_baselines(subject)
+    found = _all_baselines(subject, console)
     names = [name for name in found if wanted == "all" or name not in SLOW_BASELINES]
     return {name: _once(_key(name, subject), found[name], scored) for name in names}
 
@@ -67,33 +70,34 @@ def _key(name: str, subject: Subject) -> str:
     return f"{name} {subject.settings.backbone}" if name == "random-backbone" else name
 
 
-def _all_baselines(subject: Subject) -> dict[str, Baseline]:
+def _all_baselines(subject: Subject, console: Console) -> dict[str, Baseline]:
     known = PAIR_BASELINES if subject.dataset.members_NK.shape[1] == 2 else BASELINES
     return {
         **known,
-        "homology": lambda dataset, generator: homology_transfer(_relatives(dataset, subject.settings))(
+        "homology": lambda dataset, generator: homology_transfer(_relatives(dataset, subject.settings, console))(
             dataset, generator
         ),
-        "random-backbone": lambda dataset, generator: _random_backbone(subject, dataset),
+        "random-backbone": lambda dataset, generator: _random_backbone(subject, dataset, console),
     }
 
 
-def _relatives(dataset: Dataset, settings: TrainSettings) -> Matches:
+def _relatives(dataset: Dataset, settings: TrainSettings, console: Console) -> Matches:
     """Similar proteins among those held out and those of training, by the search that the split uses too."""
     train = np.unique(dataset.part("train").members_NK)
     asked = np.unique(np.concatenate([dataset.part(split).members_NK.ravel() for split in held_out(dataset)]))
     sequences = dataset.proteins.sequences
-    hits = find_hits(
-        [sequences[row] for row in asked],
-        [sequences[row] for row in train],
-        identity=LEAST_IDENTITY,
-        coverage=LEAST_COVERAGE,
-        threads=settings.threads,
-    )
+    with console.status("looking for relatives among the training proteins"):
+        hits = find_hits(
+            [sequences[row] for row in asked],
+            [sequences[row] for row in train],
+            identity=LEAST_IDENTITY,
+            coverage=LEAST_COVERAGE,
+            threads=settings.threads,
+        )
     return Matches(asked[hits.query_H], train[hits.target_H], hits.identity_H)
 
 
-def _random_backbone(subject: Subject, dataset: Dataset) -> BaselineScores:
+def _random_backbone(subject: Subject, dataset: Dataset, console: Console) -> BaselineScores:
     """What the head learns from a backbone of the same shape whose weights never saw a protein."""
     settings = replace(subject.settings, method="head", learning_rate=None, epochs=HEAD_EPOCHS, patience=HEAD_PATIENCE)
     machine = subject.encoder.machine
@@ -102,7 +106,8 @@ def _random_backbone(subject: Subject, dataset: Dataset) -> BaselineScores:
     model.head.to(machine.device)
     encoder = encoder_of(model, machine)
     budget = encoding_budget(subject.execution.token_budget, machine.device)
-    vectors_PD = embed_proteins(encoder, subject.pieces, token_budget=budget)
+    with encoding_progress(console, sum(protein.num_residues for protein in subject.pieces)) as advance:
+        vectors_PD = embed_proteins(encoder, subject.pieces, token_budget=budget, advance=advance)
     model.head.standardize(torch.from_numpy(vectors_PD[np.unique(dataset.part("train").members_NK)]))
     schedule = schedule_of(settings, dataset)
     trainer = Trainer(model, encoder, dataset, subject.pieces, schedule, token_budget=budget, vectors_PD=vectors_PD)

@@ -120,7 +120,7 @@ def know_lower_vectors(
     store, note = open_store(below, pieces, kind=encoder.pooling, cache_dir=settings.cache_dir, limit_bytes=limit_bytes)
     console.print(note, highlight=False)
     try:
-        vectors_PD = embed_together(below, pieces, ranks, token_budget=token_budget, store=store)
+        vectors_PD = embed_together(below, pieces, ranks, token_budget=token_budget, store=store, console=console)
     finally:
         if store is not None:
             close_store(store, console)
@@ -145,10 +145,15 @@ def standardize(
     token_budget: int,
     seed: int,
     ranks: Ranks = ALONE,
+    console: Console | None = None,
 ) -> None:
-    """Set the head's centre and scale from the vectors of (a sample of) the training proteins."""
+    """Set the head's centre and scale from the vectors of (a sample of) the training proteins.
+
+    console: where a live bar is shown; none when absent.
+    """
     rows = np.unique(dataset.part("train").members_NK)
     if len(rows) > STANDARDIZING_SAMPLE:
         rows = np.random.default_rng(seed).choice(rows, STANDARDIZING_SAMPLE, replace=False)
-    vectors_PD = embed_together(encoder, [pieces[row] for row in rows], ranks, token_budget=token_budget)
+    sample = [pieces[row] for row in rows]
+    vectors_PD = embed_together(encoder, sample, ranks, token_budget=token_budget, console=console)
     model.head.standardize(torch.from_numpy(vectors_PD))

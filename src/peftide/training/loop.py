@@ -128,6 +128,7 @@ class Trainer:
                     kept = self._kept(state)
                     if checkpoints is not None:
                         checkpoints.save(state.step, kept)
+            show.validating(epoch)
             value = self.validate()
             is_best = result.best_value is None or sign * value > sign * result.best_value
             seconds = time.perf_counter() - started

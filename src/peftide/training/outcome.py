@@ -61,7 +61,7 @@ def judge(
     is_interrupted: leaves out the baselines, since whoever presses Ctrl-C wants an end.
     """
     wanted = "none" if is_interrupted else subject.settings.baselines
-    baselines = baselines_of(subject, wanted, examples.baseline_scores)
+    baselines = baselines_of(subject, wanted, examples.baseline_scores, console)
     if baselines:
         console.print(f"comparing with {', '.join(baselines)} on the same examples ...", highlight=False)
     found = assess(

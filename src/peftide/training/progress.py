@@ -52,6 +52,11 @@ class TrainingProgress:
         self.progress.update(self.task, advance=self.num_pending, description=text)
         self.num_pending, self.shown = 0, time.perf_counter()
 
+    def validating(self, epoch: int) -> None:
+        """The steps of an epoch are done, and its validation begins."""
+        self.progress.update(self.task, advance=self.num_pending, description=f"epoch {epoch}  validating")
+        self.num_pending = 0
+
     def epoch(self, epoch: int, *, loss: float, value: float, seconds: float, is_best: bool) -> None:
         """One epoch and its validation are done."""
         if is_best:

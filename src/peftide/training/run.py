@@ -223,12 +223,15 @@ def fit_subject(
     vectors_PD = None
     try:
         if is_frozen:
-            vectors_PD = embed_together(encoder, pieces, ranks, token_budget=budget, store=store)
+            vectors_PD = embed_together(encoder, pieces, ranks, token_budget=budget, store=store, console=console)
             model.head.standardize(torch.from_numpy(vectors_PD[np.unique(dataset.part("train").members_NK)]))
         else:
             encoder.states = store
             encoder.device_states = hold_on_device(encoder, pieces) if execution.holds_states else None
-            standardize(model, encoder, dataset, pieces, token_budget=budget, seed=settings.seed, ranks=ranks)
+            standardize(
+                model, encoder, dataset, pieces,
+                token_budget=budget, seed=settings.seed, ranks=ranks, console=console,
+            )  # fmt: skip
         trainer = subject.trainer(dataset, vectors_PD, ranks)
         with TrainingProgress(
             console, num_steps=trainer.num_steps, metric=schedule.metric, device=encoder.machine.device
@@ -236,7 +239,8 @@ def fit_subject(
             fit = trainer.fit(show, after_epoch, checkpoints)
         console.print(f"stopped: {fit.ended}; best epoch {fit.best_epoch}", highlight=False)
         if embeds and vectors_PD is None:
-            vectors_PD = embed_together(encoder, pieces, ranks, token_budget=min(budget, trainer.token_budget))
+            budget = min(budget, trainer.token_budget)
+            vectors_PD = embed_together(encoder, pieces, ranks, token_budget=budget, console=console)
     finally:
         if store is not None:
             close_store(store, console)

@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
 from torch import Tensor
 
 from peftide.inference.embed import embed_proteins, length_batches
 from peftide.inference.encoder import Encoder
+from peftide.inference.live_bars import encoding_progress
 from peftide.inference.store import StateStore
 from peftide.models.tokens import Pieces
 from peftide.training.ranks import Ranks
@@ -63,16 +65,28 @@ class _Gather(torch.autograd.Function):
 
 
 def embed_together(
-    encoder: Encoder, proteins: Sequence[Pieces], ranks: Ranks, *, token_budget: int, store: StateStore | None = None
+    encoder: Encoder,
+    proteins: Sequence[Pieces],
+    ranks: Ranks,
+    *,
+    token_budget: int,
+    store: StateStore | None = None,
+    console: Console | None = None,
 ) -> np.ndarray:
-    """Vectors (P, D) as `embed_proteins` gives them, each rank encoding its share of the proteins."""
-    if ranks.count == 1:
-        return embed_proteins(encoder, proteins, token_budget=token_budget, store=store)
+    """Vectors (P, D) as `embed_proteins` gives them, each rank encoding its share of the proteins.
+
+    console: where a live bar shows how far this rank is; none when absent.
+    """
     tokens_P = np.array([protein.num_tokens for protein in proteins])
     dealt = dealt_proteins(tokens_P, ranks.count)
-    own = dealt[ranks.rank]
+    own = [proteins[row] for row in dealt[ranks.rank]]
     vectors_PD = np.zeros((len(proteins), encoder.width), dtype=np.float32)
-    vectors_PD[own] = embed_proteins(encoder, [proteins[row] for row in own], token_budget=token_budget, store=store)
+    with encoding_progress(console or Console(quiet=True), sum(protein.num_residues for protein in own)) as advance:
+        vectors_PD[dealt[ranks.rank]] = embed_proteins(
+            encoder, own, token_budget=token_budget, store=store, advance=advance
+        )
+    if ranks.count == 1:
+        return vectors_PD
     if ranks.shards:  # as many calls as the others
         num_calls = [len(list(length_batches(tokens_P[rows].tolist(), token_budget))) for rows in dealt]
         for _ in range(max(num_calls) - num_calls[ranks.rank]):
