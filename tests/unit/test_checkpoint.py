@@ -7,7 +7,7 @@ import random
 import signal
 import subprocess
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +20,7 @@ from conftest import write_examples
 from peftide.config import TrainSettings
 from peftide.errors import UserError
 from peftide.training.checkpoint import Checkpoints, Snapshot, unfinished_run
+from peftide.training.loop import Trainer
 from peftide.training.run import run_training
 
 # Ends the process without warning after so many optimiser steps of the run that it begins
@@ -168,6 +169,49 @@ def test_an_unfinished_run_of_other_settings_is_refused_until_it_is_thrown_away(
     said = run(settings_of(tmp_path, esm_folder, tmp_path / "run", threads=1, lora_rank=4, restart=True))
     assert "going on" not in said
     assert json.loads((tmp_path / "run" / "run.json").read_text())["settings"]["lora_rank"] == 4
+
+
+def interrupt_after(monkeypatch, num_steps):
+    """Press Ctrl-C, once, in the step after so many."""
+    plain, done = Trainer.step, []
+
+    def step(self, *arguments):
+        done.append(arguments)
+        if len(done) == num_steps + 1:
+            signal.raise_signal(signal.SIGINT)
+        return plain(self, *arguments)
+
+    monkeypatch.setattr(Trainer, "step", step)
+
+
+def test_ctrl_c_keeps_the_best_weights_and_the_same_command_goes_on(tmp_path, esm_folder, monkeypatch):
+    whole = settings_of(tmp_path, esm_folder, tmp_path / "whole")
+    run(whole)
+    settings = settings_of(tmp_path, esm_folder, tmp_path / "stopped")
+    interrupt_after(monkeypatch, 2 * 3 + 1)  # three steps an epoch
+    said = run(settings)
+    assert "interrupted: keeping the weights of epoch" in said
+    assert "the same command goes on from the last checkpoint" in said
+    assert len(history(tmp_path / "stopped")) == 2
+    assert weights(tmp_path / "stopped").keys() == weights(tmp_path / "whole").keys()
+    assert "going on after step 7 of 9" in run(settings)
+    assert_same_run(tmp_path / "whole", tmp_path / "stopped")
+    assert not (tmp_path / "stopped" / "checkpoints").exists()
+
+
+@pytest.mark.parametrize("has_checkpoint", [True, False])
+def test_ctrl_c_in_the_first_epoch_writes_no_model_that_nobody_trained(
+    tmp_path, esm_folder, monkeypatch, has_checkpoint
+):
+    options = {} if has_checkpoint else {"checkpoint_minutes": 5.0}
+    settings = settings_of(tmp_path, esm_folder, tmp_path / "out", **options)
+    interrupt_after(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    assert not (tmp_path / "out" / "run.json").exists()
+    assert (tmp_path / "out" / "checkpoints").exists() == has_checkpoint
+    said = run(replace(settings, lora_rank=8 if has_checkpoint else 4))
+    assert ("going on after step 2 of 9" in said) == has_checkpoint
 
 
 def test_an_error_leaves_the_checkpoints_and_an_end_removes_them(tmp_path):

@@ -51,6 +51,12 @@ class Checkpoints:
         self.folder = folder
         self.interval_seconds = interval_seconds
         self.last = time.monotonic()
+        self.are_kept = False
+
+    def keep(self) -> bool:
+        """Leave what is there when the run ends, so that it can still go on; False where there is nothing to leave."""
+        self.are_kept = bool(self._places())
+        return self.are_kept
 
     def is_due(self) -> bool:
         """Whether it is time for the next."""
@@ -136,7 +142,8 @@ def unfinished_run(
     restart: bool,
     differences: Callable[[dict[str, Any]], list[str]],
 ) -> Iterator[Checkpoints]:
-    """The checkpoints of the run in `folder`, which no other process may have in hand; gone when the run has ended.
+    """The checkpoints of the run in `folder`, which no other process may have in hand; gone when the run has ended
+    (unless they are to be kept) or Ctrl-C came before there was one. An error leaves them.
 
     identity: what makes it this run, kept as JSON; differences: in words, how the identity kept by an unfinished run
     differs from this one. restart: throw an unfinished run away.
@@ -154,8 +161,15 @@ def unfinished_run(
             )
         make_folder(place)
         write_json(known, identity)
-        yield Checkpoints(place, interval_seconds=interval_seconds)
-        remove_checkpoints(folder)
+        checkpoints = Checkpoints(place, interval_seconds=interval_seconds)
+        try:
+            yield checkpoints
+        except KeyboardInterrupt:
+            if not checkpoints.keep():
+                remove_checkpoints(folder)
+            raise
+        if not checkpoints.are_kept:
+            remove_checkpoints(folder)
 
 
 def _compared(known: Path, differences: Callable[[dict[str, Any]], list[str]]) -> list[str]:

@@ -99,8 +99,9 @@ class Trainer:
         """Train on the "train" part and choose the epoch on the "val" part; the model ends with its best weights.
 
         checkpoints: where the run is kept meanwhile; one that was killed goes on there, with the losses and the weights
-        that it would have had. Ctrl-C ends the run cleanly, with the best weights so far. Raises UserError where the
-        loss is not a number.
+        that it would have had. Ctrl-C ends the run cleanly, with the best weights so far, and leaves the checkpoints;
+        in the first epoch, which has no such weights yet, it raises KeyboardInterrupt. Raises UserError where the loss
+        is not a number.
         """
         state = self._resume(checkpoints, show)
         try:
@@ -108,7 +109,12 @@ class Trainer:
                 self._run(state, show, after_epoch, checkpoints)
         except KeyboardInterrupt:
             state.fit.ended = f"{INTERRUPTED} {len(state.fit.history) + 1}"
-            show.say(f"interrupted: keeping the weights of epoch {state.fit.best_epoch}")
+            goes_on = checkpoints is not None and checkpoints.keep()
+            later = "; the same command goes on from the last checkpoint" if goes_on else ""
+            if not state.fit.best_epoch:
+                show.say(f"interrupted in the first epoch: there is no model to keep yet{later}")
+                raise
+            show.say(f"interrupted: keeping the weights of epoch {state.fit.best_epoch}{later}")
         restore(self.model, state.best)
         return state.fit
 
