@@ -28,9 +28,10 @@ from peftide.models.bundle import read_run
 from peftide.models.machine import Machine
 from peftide.records import Dataset, Proteins
 from peftide.training.build import build_model, know_lower_vectors, standardize
-from peftide.training.loop import Schedule, Trainer
+from peftide.training.loop import Trainer
 from peftide.training.progress import TrainingProgress
 from peftide.training.run import run_training
+from peftide.training.schedule import Schedule
 from peftide.training.state import restore, snapshot
 
 NUM_PROTEINS, NUM_PAIRS, BATCH_EXAMPLES, NUM_STEPS = 24, 100, 10, 20

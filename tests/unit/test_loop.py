@@ -19,9 +19,10 @@ from peftide.models.backbones import load_backbone
 from peftide.models.bundle import load_bundle, read_run
 from peftide.models.machine import Machine
 from peftide.training.build import build_model, standardize
-from peftide.training.loop import Schedule, Trainer
+from peftide.training.loop import Trainer
 from peftide.training.progress import TrainingProgress
 from peftide.training.run import run_training
+from peftide.training.schedule import Schedule
 from peftide.training.state import restore, snapshot
 
 SCHEDULE = Schedule(

@@ -20,7 +20,7 @@ from peftide.models.machine import Machine
 from peftide.models.tokens import cut_pieces
 from peftide.training.advice import least_needed, what_would_fit
 from peftide.training.build import build_model
-from peftide.training.loop import Schedule, Trainer
+from peftide.training.loop import Trainer
 from peftide.training.memory import (
     LARGEST_BUDGET,
     MARGIN,
@@ -39,6 +39,7 @@ from peftide.training.resident import (
     cgroup_rooms,
 )
 from peftide.training.run import run_training
+from peftide.training.schedule import Schedule
 
 CPU = Machine(torch.device("cpu"), torch.float32)
 GPU = Machine(torch.device("cuda"), torch.bfloat16)  # only counted with

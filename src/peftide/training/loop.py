@@ -8,13 +8,12 @@ Shapes: N examples, K proteins of an example, P proteins, D width.
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from peftide.config import Sampling
 from peftide.errors import UserError
 from peftide.evaluation.metrics import higher_is_better, measure
 from peftide.inference.encoder import Encoder
@@ -30,6 +29,7 @@ from peftide.training.optimizer import clip_gradients, learning_rate_at, make_op
 from peftide.training.progress import TrainingProgress
 from peftide.training.ranks import ALONE, HeldInterrupt, Ranks
 from peftide.training.resident import trim
+from peftide.training.schedule import Schedule
 from peftide.training.shares import dealt_examples, embed_together
 from peftide.training.state import Fit, State, keep_state, put_back, restore, shared, snapshot
 from peftide.training.step import LossOfMembers, StepPlan, backward, plan_step
@@ -38,22 +38,6 @@ AfterEpoch = Callable[[int, float], str | None]  # its number (from 1) and valid
 
 INTERRUPTED = "interrupted in epoch"
 STEPS_PER_TRIM = 8  # costs less than a hundredth of the time, and bounds what lies freed but unreturned
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long and how fast to train; the names are those of the settings."""
-
-    epochs: int
-    batch_examples: int
-    learning_rate: float
-    weight_decay: float
-    warmup_fraction: float
-    clip_norm: float
-    patience: int
-    metric: str
-    seed: int
-    sampling: Sampling = "examples"
 
 
 class Trainer:

@@ -17,10 +17,11 @@ from peftide.models.sharded import whole_backbone
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset
 from peftide.training.build import build_model
-from peftide.training.loop import Schedule, Trainer
+from peftide.training.loop import Trainer
 from peftide.training.memory import Execution, Footprint, choose_execution, footprint, shared_out
 from peftide.training.optimizer import DEFAULT_LEARNING_RATES
 from peftide.training.ranks import ALONE, Ranks
+from peftide.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
