@@ -34,6 +34,7 @@ def train(folder, esm_folder, **options):
 def test_a_bundle_scores_by_the_layers_that_it_was_trained_on(tmp_path, esm_folder, method):
     data, run = train(tmp_path, esm_folder, method=method)
     assert read_run(run.folder)["model"]["state_layers"] == [2, 4]
+    assert "(states of its layers 2 and 4)" in (run.folder / "report.html").read_text("utf-8")
     files = {name: data[name] for name in ("data", "sequences") if name in data} | CPU
     again = peftide.evaluate(EvaluateSettings(**files, bundle=str(run.folder)))
     assert again.metrics == pytest.approx(run.metrics["test"], rel=1e-4)

@@ -37,6 +37,7 @@ class ModelFacts:
     trained_parameters: int
     max_residues: int | None = None
     long_proteins: str | None = None
+    state_layers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -92,6 +92,9 @@ def _asked(facts: RunFacts) -> str:
 
 def _method(facts: RunFacts) -> str:
     backbone = f"the protein language model {facts.model.backbone}"
+    if len(facts.model.state_layers) > 1:
+        *layers, last = facts.model.state_layers
+        backbone += f" (states of its layers {', '.join(map(str, layers))} and {last})"
     if facts.model.method == "head":
         return f"a small head was trained on vectors of {backbone}, which stayed as it was,"
     if facts.model.method == "full":
