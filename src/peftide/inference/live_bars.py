@@ -5,6 +5,7 @@ from contextlib import AbstractContextManager, contextmanager
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Column
 from rich.text import Text
 
 from peftide.inference.embed import Advance
@@ -30,10 +31,10 @@ def live_bar(
     """Yield a function to be told of how much was just done of `total`; silent where there is no terminal."""
     columns = (
         TextColumn(doing),
-        BarColumn(bar_width=30),
+        BarColumn(bar_width=20),
+        TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
         TextColumn("{task.completed:,.0f} of {task.total:,.0f} " + unit),
         _SpeedColumn(),
-        TimeRemainingColumn(),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(doing, total=total, completed=done)

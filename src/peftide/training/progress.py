@@ -6,6 +6,7 @@ from types import TracebackType
 import torch
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Column
 
 from peftide.models.machine import peak_memory_bytes
 
@@ -23,9 +24,15 @@ class TrainingProgress:
         self.num_residues = 0
         self.num_pending = 0
         self.started = self.shown = time.perf_counter()
-        columns = (TextColumn("{task.description}"), BarColumn(bar_width=20), TimeRemainingColumn(), TextColumn("left"))
+        columns = (  # where the terminal is narrow, the bar gives way, then the details
+            TextColumn("{task.description}", table_column=Column(min_width=20, no_wrap=True)),
+            BarColumn(bar_width=10),
+            TimeRemainingColumn(table_column=Column(min_width=7, no_wrap=True)),
+            TextColumn("left", table_column=Column(min_width=4, no_wrap=True)),
+            TextColumn("{task.fields[details]}", table_column=Column(no_wrap=True, overflow="ellipsis")),
+        )
         self.progress = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-        self.task: TaskID = self.progress.add_task("training", total=num_steps)
+        self.task: TaskID = self.progress.add_task("training", total=num_steps, details="")
 
     def __enter__(self) -> "TrainingProgress":
         self.progress.start()
@@ -47,9 +54,13 @@ class TrainingProgress:
         if time.perf_counter() - self.shown < SECONDS_BETWEEN_UPDATES:
             return
         rate = self.num_residues / (time.perf_counter() - self.started)
-        best = "" if self.best is None else f"  best {self.metric} {self.best:.3f}"
-        text = f"epoch {epoch}  loss {loss:.4f}{best}  {rate:,.0f} residues/s  {_gigabytes(self.device)}"
-        self.progress.update(self.task, advance=self.num_pending, description=text)
+        best = "" if self.best is None else f"best {self.metric} {self.best:.3f}  "
+        self.progress.update(
+            self.task,
+            advance=self.num_pending,
+            description=f"epoch {epoch}  loss {loss:.4f}",
+            details=f"{best}{rate / 1000:,.0f}k residues/s  {_gigabytes(self.device)}",
+        )
         self.num_pending, self.shown = 0, time.perf_counter()
 
     def validating(self, epoch: int) -> None:
