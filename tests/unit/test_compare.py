@@ -251,6 +251,19 @@ def test_one_method_that_fails_is_told_and_the_others_go_on(tmp_path, esm_folder
         run(replace(settings, methods=("lora",), seeds=2))
 
 
+def test_what_no_run_could_be_made_with_is_refused_before_anything_is_read(tmp_path, esm_folder):
+    settings = settings_for(tmp_path, esm_folder, lora_layers="9", state_layers="3")
+    settings = replace(
+        settings, data=str(tmp_path / "not there.tsv"), backbones=(str(tmp_path / "nowhere"), str(esm_folder))
+    )
+    with pytest.raises(UserError, match="not there"):  # head could be trained
+        run(settings)
+    with pytest.raises(
+        UserError, match=r"no run could be trained \(2 problems\)\n.*no such folder.*\n.*lora_layers = 9"
+    ):
+        run(replace(settings, methods=("lora",)))
+
+
 def test_an_interrupted_comparison_goes_on_where_it_was(tmp_path, esm_folder, monkeypatch):
     settings = settings_for(tmp_path, esm_folder, methods=("head",), seeds=3, baselines="none")
     trained = []

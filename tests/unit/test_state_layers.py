@@ -80,9 +80,9 @@ def test_doctor_finds_such_a_bundle_sound(tmp_path, esm_folder, capsys):
         ({"state_layers": "1-3", "method": "full"}, "add layer 4 to state_layers$"),
     ],
 )
-def test_layers_that_cannot_serve_are_refused_before_anything_is_written(tmp_path, esm_folder, options, message):
+def test_layers_that_cannot_serve_are_refused_before_anything_is_read(tmp_path, esm_folder, options, message):
     with pytest.raises(UserError, match=message):
-        train(tmp_path, esm_folder, **options)
+        train(tmp_path, esm_folder, data=str(tmp_path / "not there.tsv"), **options)
     assert not (tmp_path / "bundle" / "run.json").exists()
 
 

@@ -213,6 +213,12 @@ def test_a_trial_that_fails_is_told_and_tried_again(tmp_path, esm_folder):
         run(replace(settings, vary=("lora_layers=8,9",), out=str(tmp_path / "none")))
 
 
+def test_a_backbone_out_of_reach_is_refused_before_anything_is_read(tmp_path, esm_folder):
+    settings = settings_for(tmp_path, esm_folder, backbone=str(tmp_path / "nowhere"))
+    with pytest.raises(UserError, match="nowhere: no such folder"):
+        run(replace(settings, data=str(tmp_path / "not there.tsv")))
+
+
 def test_bundles_are_kept_only_where_they_are_wanted(tmp_path, esm_folder):
     settings = settings_for(tmp_path, esm_folder, vary=("lora_rank=1,4",))
     run(settings)

@@ -71,6 +71,17 @@ def _open(
 
 
 @contextmanager
+def cached(
+    encoder: Encoder, pieces: list[Pieces], settings: MachineSettings, console: Console, *, kind: str
+) -> Iterator[StateStore | None]:
+    """The store that `open_store` opens, for a while, and said; None where there is none."""
+    limit_bytes = int(settings.cache_limit_gb * 1e9)
+    opened = open_store(encoder, pieces, kind=kind, cache_dir=settings.cache_dir, limit_bytes=limit_bytes)
+    with _told(opened, console) as store:
+        yield store
+
+
+@contextmanager
 def frozen_vectors(
     encoder: Encoder, digests: Sequence[bytes], settings: MachineSettings, console: Console
 ) -> Iterator[StateStore | None]:
@@ -79,11 +90,17 @@ def frozen_vectors(
     digests: those of all proteins (`embedding_key`). The backbone must be as it was published: a tuned one has other
     vectors under the same fingerprint.
     """
-    limit_bytes = int(settings.cache_limit_gb * 1e9)
-    store, note = _open(
+    opened = _open(
         encoder, digests, [1] * len(digests),
-        kind=encoder.pooling, cache_dir=settings.cache_dir, limit_bytes=limit_bytes,
+        kind=encoder.pooling, cache_dir=settings.cache_dir, limit_bytes=int(settings.cache_limit_gb * 1e9),
     )  # fmt: skip
+    with _told(opened, console) as store:
+        yield store
+
+
+@contextmanager
+def _told(opened: tuple[StateStore | None, str], console: Console) -> Iterator[StateStore | None]:
+    store, note = opened
     console.print(note, highlight=False)
     try:
         yield store

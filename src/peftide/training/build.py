@@ -9,7 +9,7 @@ from rich.console import Console
 from peftide.config import TrainSettings, numbered_layers, parse_layers
 from peftide.data.symmetry import GROUP_COLUMNS
 from peftide.errors import UserError
-from peftide.inference.caching import close_store, open_store
+from peftide.inference.caching import cached
 from peftide.inference.device_states import DeviceStates
 from peftide.inference.embed import embedding_key
 from peftide.inference.encoder import Encoder
@@ -116,14 +116,8 @@ def know_lower_vectors(
 ) -> None:
     """Let the encoder look up what the vectors of these proteins have of its lower layers, computed once or cached."""
     below = lower_encoder(encoder)
-    limit_bytes = int(settings.cache_limit_gb * 1e9)
-    store, note = open_store(below, pieces, kind=encoder.pooling, cache_dir=settings.cache_dir, limit_bytes=limit_bytes)
-    console.print(note, highlight=False)
-    try:
+    with cached(below, pieces, settings, console, kind=encoder.pooling) as store:
         vectors_PD = embed_together(below, pieces, ranks, token_budget=token_budget, store=store, console=console)
-    finally:
-        if store is not None:
-            close_store(store, console)
     table_PD = torch.from_numpy(vectors_PD).to(encoder.machine.device)
     rows = {embedding_key(protein): row for row, protein in enumerate(pieces)}
     encoder.lower_vectors = lambda proteins: table_PD[[rows[embedding_key(protein)] for protein in proteins]]

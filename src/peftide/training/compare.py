@@ -37,7 +37,7 @@ from peftide.training.plan_table import TABLE_WIDTH
 from peftide.training.resident import give_back, keep_freed, quick_collections
 from peftide.training.resume import differences
 from peftide.training.run import make_run_folder, run_training
-from peftide.training.subject import schedule_of
+from peftide.training.subject import check_backbone, schedule_of
 
 
 def run_compare(settings: CompareSettings, console: Console) -> MethodComparison:
@@ -57,6 +57,7 @@ def run_compare(settings: CompareSettings, console: Console) -> MethodComparison
 def _compare(
     settings: CompareSettings, planned: Sequence[TrainSettings], folder: Path, console: Console
 ) -> MethodComparison:
+    _check_backbones(planned)
     examples = read_examples(planned[0], console)
     metric = schedule_of(planned[0], examples.dataset).metric
     check_measurable(examples.dataset.part("test"), metric)
@@ -113,6 +114,25 @@ def _planned(settings: CompareSettings) -> list[TrainSettings]:
         for backbone in settings.backbones
         for method in settings.methods
     ]
+
+
+def _check_backbones(planned: Sequence[TrainSettings]) -> None:
+    """Refuse, before any data are read, what no run could be made with; where some can be made, the others fail."""
+    problems = {}
+    for settings in planned:
+        variant = settings.backbone, settings.method
+        if variant not in problems and _finished(Path(settings.out)) is None:
+            problems[variant] = _problem(settings)
+    if all(problems.values()):
+        raise_problems("no run could be trained", list(dict.fromkeys(filter(None, problems.values()))))
+
+
+def _problem(settings: TrainSettings) -> str | None:
+    try:
+        check_backbone(settings)
+    except UserError as error:
+        return str(error)
+    return None
 
 
 def _finished(folder: Path) -> RunFacts | None:

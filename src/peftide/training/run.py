@@ -14,7 +14,7 @@ from peftide.config import TrainSettings, parse_layers
 from peftide.data.writers import write_table
 from peftide.errors import UserError, unwritable
 from peftide.evaluation.assessment import Assessment
-from peftide.inference.caching import close_store, open_store
+from peftide.inference.caching import cached
 from peftide.inference.predict import example_columns
 from peftide.models.backbones import Backbone
 from peftide.models.bundle import add_to_run, save_bundle
@@ -34,7 +34,7 @@ from peftide.training.resident import cap_device, free_at_once, held_bytes, star
 from peftide.training.resume import differences
 from peftide.training.shares import embed_together
 from peftide.training.state import Fit
-from peftide.training.subject import Subject, count, gather_weights, make_subject
+from peftide.training.subject import Subject, check_backbone, count, gather_weights, make_subject
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def run_training(
     """
     if settings.shard and not ranks.shards:
         raise UserError("--shard: one process has nobody to share with; start several, as torchrun does")
-    examples = read_examples(settings, console) if examples is None else examples
+    if examples is None:
+        check_backbone(settings)
+        examples = read_examples(settings, console)
     dataset = share_split(settings, examples.dataset, ranks)
     machine = machine_of(settings, ranks)
     start_peak(machine.device)
@@ -212,16 +214,8 @@ def fit_subject(
     is_frozen = settings.method == "head"
     if not is_frozen and encoder.lower_layers:
         know_lower_vectors(encoder, pieces, settings, console, token_budget=budget, ranks=ranks)
-    store, note = open_store(
-        encoder,
-        pieces,
-        kind=model.pooling if is_frozen else "states",
-        cache_dir=settings.cache_dir,
-        limit_bytes=int(settings.cache_limit_gb * 1e9),
-    )
-    console.print(note, highlight=False)
     vectors_PD = None
-    try:
+    with cached(encoder, pieces, settings, console, kind=model.pooling if is_frozen else "states") as store:
         if is_frozen:
             vectors_PD = embed_together(encoder, pieces, ranks, token_budget=budget, store=store, console=console)
             model.head.standardize(torch.from_numpy(vectors_PD[np.unique(dataset.part("train").members_NK)]))
@@ -241,9 +235,6 @@ def fit_subject(
         if embeds and vectors_PD is None:
             budget = min(budget, trainer.token_budget)
             vectors_PD = embed_together(encoder, pieces, ranks, token_budget=budget, console=console)
-    finally:
-        if store is not None:
-            close_store(store, console)
     return fit, vectors_PD
 
 

@@ -16,7 +16,7 @@ from peftide.models.property_model import PropertyModel, train_all_weights
 from peftide.models.sharded import whole_backbone
 from peftide.models.tokens import Pieces
 from peftide.records import Dataset
-from peftide.training.build import build_model
+from peftide.training.build import build_model, choose_state_layers
 from peftide.training.loop import Trainer
 from peftide.training.memory import Execution, Footprint, choose_execution, footprint, shared_out
 from peftide.training.optimizer import DEFAULT_LEARNING_RATES
@@ -61,6 +61,11 @@ class Subject:
             vectors_PD=vectors_PD,
             ranks=ranks,
         )
+
+
+def check_backbone(settings: TrainSettings) -> None:
+    """Raise UserError for a backbone out of reach and for layers it does not have, before data are read for minutes."""
+    choose_state_layers(settings, load_skeleton(settings.backbone).num_layers)
 
 
 def count(

@@ -13,6 +13,7 @@ from peftide.config.vary import Range, Variation, read_variations, text_of, tria
 from peftide.data.writers import write_json, write_table, write_text
 from peftide.errors import raise_problems
 from peftide.evaluation.robustness import Scale, SweepResult, Trial, conclude
+from peftide.models.backbones import load_skeleton
 from peftide.models.machine import choose_machine, describe
 from peftide.records import SPLITS, UNUSED, Dataset, Proteins
 from peftide.report.page import write_page
@@ -89,6 +90,7 @@ def _sweep(settings: SweepSettings, folder: Path, console: Console) -> SweepResu
     variations, problems = read_variations(varied(settings))
     raise_problems("--vary cannot be used", problems)
     base = trial_settings(settings, {}, out=settings.out)
+    load_skeleton(base.backbone)  # refused, where it is out of reach, before data are read for minutes
     dataset = without_test(read_examples(base, console).dataset)
     metric, digests = schedule_of(base, dataset).metric, data_digests(settings)
     earlier = read_trials(folder)
