@@ -1,11 +1,10 @@
 """The table of contents of the product: what every command does, in a few lines each."""
 
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 from peftide.config import (
@@ -26,32 +25,22 @@ from peftide.config import (
 from peftide.data.audit import Audit
 from peftide.data.audit import audit as audit_dataset
 from peftide.data.audit_text import render
-from peftide.data.datasets import read_dataset
 from peftide.data.lenient import read_leniently
 from peftide.data.split_report import SplitReport, render_split
 from peftide.data.split_table import split_table
 from peftide.data.writers import (
-    check_folder_place,
     check_place,
     check_table_path,
-    make_folder,
     write_json,
     write_table,
 )
 from peftide.errors import UserError
-from peftide.evaluation.assessment import measure_clusters, num_replicates
 from peftide.evaluation.compared import MethodComparison
-from peftide.evaluation.intervals import Interval, bootstrap_intervals
-from peftide.evaluation.metrics import measure, measure_classes, statistic
 from peftide.evaluation.robustness import SweepResult
 from peftide.inference.embed_file import embed_file
-from peftide.inference.predict import prediction_columns
-from peftide.inference.predict_file import predict_file
-from peftide.inference.score import data_settings, load_for_inference, score_dataset
+from peftide.inference.evaluate import Evaluation, run_evaluation
+from peftide.inference.predict_together import predict_by_bundles
 from peftide.inference.screen import Screen, run_screen
-from peftide.models.bundle import was_trained_on
-from peftide.models.property_model import PropertyModel
-from peftide.records import Dataset
 from peftide.report.run_report import write_report
 from peftide.training.compare import run_compare
 from peftide.training.demo import run_demo
@@ -61,20 +50,6 @@ from peftide.training.plan import Plan, run_plan
 from peftide.training.ranks import joined
 from peftide.training.run import Run, assist_training, run_training
 from peftide.training.sweep import run_sweep
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Metrics of a model on labelled examples, their intervals (bootstrap over proteins or clusters), its predictions.
-
-    per_cluster: the metrics with one vote for each cluster of similar proteins, where the table has clusters.
-    """
-
-    metrics: dict[str, float]
-    intervals: dict[str, Interval]
-    classes: dict[str, dict[str, float]]
-    per_cluster: dict[str, float]
-    predictions: dict[str, list]
 
 
 def split(settings: SplitSettings) -> SplitReport:
@@ -151,52 +126,15 @@ def sweep(settings: SweepSettings) -> SweepResult:
 
 
 def evaluate(settings: EvaluateSettings) -> Evaluation:
-    """Score labelled examples with a bundle; print the metrics and, with `out`, write them and the predictions."""
-    console = _console()
-    if settings.out is not None:
-        check_folder_place(settings.out)
-    model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-    dataset = _read_labelled(model, settings, console)
-    if settings.split != "all" and dataset.split_N is not None:
-        dataset = dataset.part(settings.split)
-    elif was_trained_on(Path(settings.bundle), Path(settings.data)):
-        console.print(
-            f"warning: {settings.data} is the table that this bundle was trained on, and every row of it is scored; "
-            f"{Path(settings.bundle) / 'split.tsv'} says which rows are the test part",
-            style="yellow",
-        )
-    scores = score_dataset(model, encoder, dataset, token_budget=token_budget, settings=settings, console=console)
-    assert dataset.targets is not None
-    metrics = measure(dataset.kind, dataset.targets, scores, classes=dataset.classes)
-    classes = {}
-    if dataset.kind in ("multiclass", "multilabel"):
-        classes = measure_classes(dataset.kind, dataset.targets, scores, classes=dataset.classes)
-    intervals = bootstrap_intervals(
-        statistic(dataset.kind, dataset.targets, scores, classes=dataset.classes),
-        dataset.member_groups(),
-        generator=np.random.default_rng(0),
-        num_replicates=num_replicates(len(dataset)),
-    )
-    per_cluster = {} if dataset.cluster_P is None else measure_clusters(dataset, scores)
-    result = Evaluation(metrics, intervals, classes, per_cluster, prediction_columns(dataset, scores, model.target))
-    for name, value in metrics.items():
-        known = intervals.get(name)
-        within = f"  ({known.confidence:.0%} interval {known.low:.4f} to {known.high:.4f})" if known else ""
-        console.print(f"{name:26s} {value:.4f}{within}" if known else f"{name:26s} {value}", highlight=False)
-    if per_cluster:
-        told = ", ".join(f"{name} {per_cluster[name]:.4f}" for name in metrics if name in intervals)
-        console.print(f"each cluster of similar proteins counted once: {told}", highlight=False)
-    if settings.out is not None:
-        folder = make_folder(settings.out)
-        write_table(str(folder / "predictions.tsv"), result.predictions)
-        document = {"metrics": metrics, "intervals": {name: asdict(found) for name, found in intervals.items()}}
-        document |= {"classes": classes, "per_cluster": per_cluster, "settings": asdict(settings)}
-        write_json(folder / "metrics.json", document)
-    return result
+    """Score labelled examples with a bundle, or with all bundles of a folder together; print the metrics and, with
+    `out`, write them and the predictions.
+    """
+    return run_evaluation(settings, _console())
 
 
 def predict(settings: PredictSettings) -> dict[str, list]:
-    """Score examples with a bundle, in the order of the input; write and return the table's columns.
+    """Score examples with a bundle, or with all bundles of a folder together; write and return the table's columns, in
+    the order of the input.
 
     Killed at any moment, the same call goes on. What is returned takes memory; `write_predictions` returns nothing.
     """
@@ -206,13 +144,13 @@ def predict(settings: PredictSettings) -> dict[str, list]:
         for name, values in chunk.items():
             columns.setdefault(name, []).extend(values)
 
-    predict_file(settings, _console(), each=gather)
+    predict_by_bundles(settings, _console(), each=gather)
     return columns
 
 
 def write_predictions(settings: PredictSettings) -> None:
     """As `predict`, for a file of any size: memory grows with the different proteins of pairs, not with the pairs."""
-    predict_file(settings, _console())
+    predict_by_bundles(settings, _console())
 
 
 def screen(settings: ScreenSettings) -> Screen:
@@ -247,12 +185,3 @@ def demo(settings: DemoSettings) -> dict[str, Any]:
 
 def _console() -> Console:
     return Console(soft_wrap=True, markup=False, emoji=False)  # what is printed comes from files and names
-
-
-def _read_labelled(model: PropertyModel, settings: EvaluateSettings, console: Console) -> Dataset:
-    """Read examples as the model was trained to see them."""
-    wanted = data_settings(model, settings)
-    dataset = read_dataset(wanted, labelled=True, classes=model.target.classes, kind=model.target.kind)
-    for note in dataset.notes:
-        console.print(f"note: {note}", highlight=False)
-    return dataset

@@ -13,9 +13,10 @@ import pytest
 import torch
 from rich.console import Console
 
+import peftide
 from conftest import write_examples
 from peftide.cli import main
-from peftide.config import CompareSettings, TrainSettings, load_settings, to_toml
+from peftide.config import CompareSettings, EvaluateSettings, TrainSettings, load_settings, to_toml
 from peftide.data.datasets import read_dataset
 from peftide.errors import UserError
 from peftide.evaluation.compared import (
@@ -130,6 +131,15 @@ def test_the_averaged_scores_and_the_difference_are_those_of_the_predictions(com
     )["aupr"]
     assert other.difference == expected
     assert other.difference.estimate <= 0
+
+
+def test_the_averaged_scores_of_a_method_are_those_of_its_bundles_together(compared):
+    settings, found, _ = compared
+    for method in found.methods:
+        folder = bundle(settings, method.variant.method, 0).parent
+        machine = {"device": "cpu", "precision": "fp32", "cache_dir": settings.cache_dir}
+        together = peftide.evaluate(EvaluateSettings(data=settings.data, bundle=str(folder), **machine))
+        assert together.metrics["aupr"] == pytest.approx(method.averaged.estimate)
 
 
 def test_every_run_is_compared_with_the_same_baselines_computed_once(compared):

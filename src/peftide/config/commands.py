@@ -397,7 +397,9 @@ class SweepSettings(RecipeSettings):
 class EvaluateSettings(MachineSettings, TableSettings):
     """Everything that `peftide evaluate` can be told."""
 
-    bundle: str = setting("folder that `peftide train` wrote", group="run")
+    bundle: str = setting(
+        "folder that `peftide train` wrote, or one that holds several: their scores are averaged", group="run"
+    )
     split: Literal["train", "val", "test", "all"] = setting(
         "which part of the table to score; all when it has no split column",
         default="test",
@@ -412,7 +414,9 @@ class EvaluateSettings(MachineSettings, TableSettings):
 class PredictSettings(ClusterSettings, TableSettings):
     """Everything that `peftide predict` can be told."""
 
-    bundle: str = setting("folder that `peftide train` wrote", group="run")
+    bundle: str = setting(
+        "folder that `peftide train` wrote, or one that holds several: their scores are averaged", group="run"
+    )
     out: str = setting("table to write: .tsv, .csv or .parquet, plain or .gz", group="run")
     threshold: float = setting(
         "probability from which the answer is yes (binary, multilabel); the report lists one for each precision",

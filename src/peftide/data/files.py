@@ -3,6 +3,7 @@
 import difflib
 import errno
 import gzip
+import hashlib
 import io
 import os
 import stat
@@ -54,6 +55,12 @@ SIGNATURES: tuple[tuple[bytes, str], ...] = (
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 HEAD_BYTES = 1 << 16
 LONGEST_LINE = 1 << 26  # characters; the longest known protein has about 45,000 residues
+
+
+def file_digest(path: str | Path) -> str:
+    """SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 @dataclass(frozen=True)

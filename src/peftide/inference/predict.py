@@ -3,6 +3,8 @@
 Shapes: N examples, K proteins of an example, P proteins, D width, C outputs.
 """
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 
@@ -11,7 +13,7 @@ from peftide.evaluation.assessment import correct
 from peftide.evaluation.groups import group_probabilities
 from peftide.models.property_model import PropertyModel
 from peftide.models.target import Target, scores
-from peftide.records import Dataset
+from peftide.records import Dataset, Task
 
 EXAMPLES_AT_ONCE = 8192
 
@@ -55,6 +57,15 @@ def prediction_columns(
     columns = example_columns(dataset)
     if dataset.targets is not None:
         columns["label"] = [label_text(value, target) for value in dataset.targets]
+    answers = answer_columns(dataset.task, scores, target, threshold=threshold, min_confidence=min_confidence)
+    return columns | answers
+
+
+def answer_columns(
+    task: Task, scores: np.ndarray, target: Target, *, threshold: float = 0.5, min_confidence: float | None = None
+) -> dict[str, list]:
+    """What `prediction_columns` has beside ids and labels."""
+    columns: dict[str, list] = {}
     said = [label_text(value, target) for value in decide(scores, target, threshold=threshold)]
     if min_confidence is not None:
         is_sure = confidence(scores, target, threshold=threshold) >= min_confidence
@@ -64,10 +75,19 @@ def prediction_columns(
         columns["probability"] = scores.tolist()
     elif target.kind != "regression":
         columns |= {f"probability_{name}": scores[:, column].tolist() for column, name in enumerate(target.classes)}
-    if dataset.task == "symmetry":
+    if task == "symmetry":
         of_groups_NG = group_probabilities(scores, GROUP_COLUMNS)
         columns |= {f"group_{name}": of_groups_NG[:, place].tolist() for place, name in enumerate(GROUP_COLUMNS)}
     return columns
+
+
+def scores_of(columns: Mapping[str, np.ndarray], target: Target) -> np.ndarray:
+    """The scores (N,) or (N, C) that `answer_columns` told."""
+    if target.kind == "binary":
+        return columns["probability"]
+    if target.kind == "regression":
+        return columns["prediction"]
+    return np.stack([columns[f"probability_{name}"] for name in target.classes], axis=1)
 
 
 def confidence(scores: np.ndarray, target: Target, *, threshold: float = 0.5) -> np.ndarray:

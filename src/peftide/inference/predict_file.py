@@ -5,6 +5,7 @@ Shapes: N examples, K proteins of an example, P proteins, D width.
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,14 @@ Columns = dict[str, list]
 Each = Callable[[Columns], None]
 
 
+@dataclass(frozen=True)
+class Written:
+    """How many predictions a table got, and how many of them without an answer."""
+
+    num_rows: int
+    num_abstained: int
+
+
 def predict_file(
     settings: PredictSettings,
     console: Console,
@@ -53,8 +62,8 @@ def predict_file(
     portion: PortionSize = VECTOR_PORTION,
     rows_at_once: int = ROWS_AT_ONCE,
     each: Each = lambda columns: None,
-) -> None:
-    """Score every example of a file and write the table; killed at any moment, the same call goes on.
+) -> Written:
+    """Score every example of a file with a bundle and write the table; killed at any moment, the same call goes on.
 
     rows_at_once: of a table of pairs, or of ids alone, in memory while it is read. each: told of the columns of each
     chunk of rows that is written. Raises UserError for whatever the user can mend: data, settings, an unfinished
@@ -64,9 +73,8 @@ def predict_file(
     predictor = load_predictor(settings)
     wanted = data_settings(predictor.model, settings)
     if stand_alone(wanted):
-        _predict_alone(wanted, settings, predictor, console, portion=portion, each=each)
-    else:
-        _predict_joined(settings, predictor, console, portion=portion, rows_at_once=rows_at_once, each=each)
+        return _predict_alone(wanted, settings, predictor, console, portion=portion, each=each)
+    return _predict_joined(settings, predictor, console, portion=portion, rows_at_once=rows_at_once, each=each)
 
 
 def _predict_alone(
@@ -77,7 +85,7 @@ def _predict_alone(
     *,
     portion: PortionSize,
     each: Each,
-) -> None:
+) -> Written:
     """Proteins whose sequences are in the table itself: each portion of it is encoded and scored by itself."""
     target = predictor.model.target
     with console.status(Text(f"reading {settings.data}")):
@@ -91,8 +99,10 @@ def _predict_alone(
         store = cached_vectors(embedder, source, settings, console, is_published=predictor.model.method == "head")
         with computing(settings, work, load_prediction, embedder=embedder, store=store, console=console) as compute:
             make_parts(source, parts, console, compute)
-        _write(settings, parts.read_all(len(source.outlines)), folder, console, each=each)
+        tables = parts.read_all(len(source.outlines))
+        written = write_answers(settings.out, tables, folder, console, each=each)
     remove_parts(folder)
+    return written
 
 
 def _predict_joined(
@@ -103,7 +113,7 @@ def _predict_joined(
     portion: PortionSize,
     rows_at_once: int,
     each: Each,
-) -> None:
+) -> Written:
     """Pairs, and proteins whose sequences are in another file: the different ones are encoded, then examples scored.
 
     Memory grows with the different proteins, not with the examples.
@@ -125,8 +135,10 @@ def _predict_joined(
             parts = TableParts(folder, "predictions", manifest)
             # The mapped vectors have no name here: on network disks a file cannot be removed while it is in use
             _score(proteins, members, _encode(source, predictor, vectors, settings, console), predictor, parts, console)
-            _write(settings, parts.read_all(len(_chunks(len(members)))), folder, console, each=each)
+            tables = parts.read_all(len(_chunks(len(members))))
+            written = write_answers(settings.out, tables, folder, console, each=each)
     remove_parts(folder)
+    return written
 
 
 def _encode(
@@ -177,10 +189,10 @@ def _manifest(predictor: Predictor, examples: str) -> dict[str, Any]:
     return {"format": 1, "examples": examples} | predictor.embedder.identity() | answers
 
 
-def _write(
-    settings: PredictSettings, tables: Iterator[pa.Table], folder: Path, console: Console, *, each: Each
-) -> None:
-    """Write the table, and say how many rows it has."""
+def write_answers(
+    out: str, tables: Iterator[pa.Table], folder: Path, console: Console, *, each: Each = lambda columns: None
+) -> Written:
+    """Write the rows of all tables to one; folder: that of the parts, where it is put together. each: as above."""
     num_rows = num_abstained = 0
 
     def chunks() -> Iterator[Columns]:
@@ -193,9 +205,8 @@ def _write(
             yield columns
 
     with console.status("writing"):
-        write_rows(settings.out, chunks(), within=folder)
-    abstained = "" if settings.min_confidence is None else f" ({num_abstained:,} without an answer)"
-    console.print(f"{num_rows:,} predictions written to {settings.out}{abstained}", highlight=False)
+        write_rows(out, chunks(), within=folder)
+    return Written(num_rows, num_abstained)
 
 
 def _say(notes: Iterable[str], console: Console) -> None:

@@ -19,6 +19,7 @@ from peftide.inference.score import load_for_inference
 from peftide.inference.store import StateStore
 from peftide.inference.work import Loaded
 from peftide.models.property_model import PropertyModel
+from peftide.models.target import Target
 from peftide.records import Dataset, Proteins
 
 
@@ -42,12 +43,17 @@ class Predictor:
 def load_predictor(settings: PredictSettings) -> Predictor:
     """The model of a bundle, from settings alone, so that any process can have it. Raises UserError as loading does."""
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
-    if settings.min_confidence is not None and model.target.kind not in ("binary", "multiclass"):
-        raise UserError(
-            f"--min-confidence: a {model.target.kind} prediction is not one answer that could be withheld; leave it out"
-        )
+    check_answers(settings, model.target)
     embedder = embedder_of(model, encoder, token_budget, bundle=settings.bundle)
     return Predictor(model, embedder, settings.threshold, settings.min_confidence)
+
+
+def check_answers(settings: PredictSettings, target: Target) -> None:
+    """Raise UserError where answers shall be withheld that are not one answer."""
+    if settings.min_confidence is not None and target.kind not in ("binary", "multiclass"):
+        raise UserError(
+            f"--min-confidence: a {target.kind} prediction is not one answer that could be withheld; leave it out"
+        )
 
 
 def predict_portion(

@@ -20,11 +20,12 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 
 from peftide.config import Method
+from peftide.data.files import file_digest
 from peftide.data.writers import write_json
-from peftide.errors import UserError, unwritable
+from peftide.errors import UserError, raise_problems, unwritable
 from peftide.models.adapters import base_model, load_adapter
 from peftide.models.backbones import HUB_NAMES, SHIPPED, Backbone, fingerprint, load_backbone
-from peftide.models.bundle_facts import read_model_facts
+from peftide.models.bundle_facts import BundleFacts, read_model_facts
 from peftide.models.heads import Head
 from peftide.models.property_model import HeadShape, PropertyModel, make_head
 from peftide.models.untrusted import check_inside, read_json, read_tensors
@@ -154,6 +155,8 @@ def _load_head(path: Path, shape: HeadShape) -> Head:
 def read_run(folder: Path) -> dict[str, Any]:
     """The bundle's run.json; UserError where the folder is no bundle or of a newer format."""
     path = folder / "run.json"
+    if not path.is_file() and (inside := bundles_in(folder)):
+        raise UserError(f"{folder}: is a folder of bundles; give one of them: {', '.join(map(str, inside))}")
     if not path.is_file():
         what = "has no run.json, so it is not a finished bundle" if folder.is_dir() else "is not a folder"
         raise UserError(f"{folder}: {what}; give the folder that `peftide train --out` wrote")
@@ -161,6 +164,34 @@ def read_run(folder: Path) -> dict[str, Any]:
     if document.get("format") != FORMAT:
         raise UserError(f"{path}: not a run of this version of peftide (format {FORMAT}); train it again or upgrade")
     return document
+
+
+def bundles_in(folder: Path) -> list[Path]:
+    """The bundles right below a folder that is none itself, by name; none below a bundle."""
+    if not folder.is_dir() or (folder / "run.json").is_file():
+        return []
+    return sorted(path for path in folder.iterdir() if (path / "run.json").is_file())
+
+
+def bundles_together(folder: Path) -> tuple[list[Path], BundleFacts]:
+    """The bundles whose scores are averaged, and the first one's facts: the folder itself, or all right below it.
+
+    Raises UserError where there is none, and where they answer different questions.
+    """
+    bundles = bundles_in(folder) or [folder]
+    first, *others = [read_model_facts(bundle, read_run(bundle)) for bundle in bundles]
+    problems = [
+        f"{bundle}: {other}, and {bundles[0]}: {wanted}"
+        for bundle, facts in zip(bundles[1:], others, strict=True)
+        if (other := _question(facts)) != (wanted := _question(first))
+    ]
+    raise_problems(f"{folder}: its bundles answer different questions, so their scores have no average", problems)
+    return bundles, first
+
+
+def _question(facts: BundleFacts) -> str:
+    classes = f" of {', '.join(facts.target.classes)}" if facts.target.classes else ""
+    return f"task {facts.task}, {facts.target.kind}{classes}"
 
 
 def bundle_files(folder: Path) -> dict[str, bytes]:
@@ -199,8 +230,7 @@ def was_trained_on(folder: Path, data: Path) -> bool:
     digests = about_data.get("sha256") if isinstance(about_data, dict) else None
     if not isinstance(digests, dict):
         return False
-    with open(data, "rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest() in digests.values()
+    return file_digest(data) in digests.values()
 
 
 def save_backbone(backbone: Backbone, model: torch.nn.Module, folder: Path) -> None:

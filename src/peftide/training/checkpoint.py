@@ -7,7 +7,6 @@ is there whole or not at all, and one that was altered since is seen. The last t
 Nothing random needs to be kept: batches are drawn from the seed and the epoch, dropout from the seed and the step.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -24,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from peftide.data.files import file_digest
 from peftide.data.writers import make_folder, write_json
 from peftide.errors import UserError, unwritable
 
@@ -75,7 +75,7 @@ class Checkpoints:
             aside.mkdir()
             metadata = {STATE_KEY: json.dumps(snapshot.position)}
             save_file(snapshot.tensors, aside / TENSORS, metadata=metadata)
-            (aside / DIGEST).write_text(_digest(aside / TENSORS), "utf-8")
+            (aside / DIGEST).write_text(file_digest(aside / TENSORS), "utf-8")
             _flush(aside)
             shutil.rmtree(place, ignore_errors=True)
             os.replace(aside, place)
@@ -103,17 +103,12 @@ class Checkpoints:
 
 
 def _read(place: Path) -> Snapshot:
-    stored, found = (place / DIGEST).read_text("utf-8"), _digest(place / TENSORS)
+    stored, found = (place / DIGEST).read_text("utf-8"), file_digest(place / TENSORS)
     if stored != found:
         raise ValueError("its content is not what was written")
     with safe_open(place / TENSORS, framework="pt") as file:
         position = json.loads(file.metadata()[STATE_KEY])
         return Snapshot(position, {name: file.get_tensor(name) for name in file.keys()})  # noqa: SIM118
-
-
-def _digest(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _flush(folder: Path) -> None:

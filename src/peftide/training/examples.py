@@ -1,9 +1,7 @@
 """The examples of a run: read, split where the table has no split, and audited."""
 
-import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -12,6 +10,7 @@ from peftide.config import TableSettings, TrainSettings, settings_of
 from peftide.data.audit import Audit, audit
 from peftide.data.clusters import Clustering, cluster_sequences
 from peftide.data.datasets import read_dataset
+from peftide.data.files import file_digest
 from peftide.data.splits import split_dataset
 from peftide.errors import UserError
 from peftide.evaluation.baselines import BaselineScores
@@ -154,4 +153,4 @@ def _say(notes: Iterable[str], console: Console) -> None:
 def data_digests(settings: TableSettings) -> dict[str, str]:
     """SHA-256 of each file that the examples are read from, by its name."""
     files = [settings.data] + ([settings.sequences] if settings.sequences else [])
-    return {name: hashlib.sha256(Path(name).read_bytes()).hexdigest() for name in files}
+    return {name: file_digest(name) for name in files}

@@ -1,0 +1,133 @@
+"""Labelled examples scored by one bundle, or by all bundles of a folder together, and measured.
+
+Shapes: N examples, C outputs.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from rich.console import Console
+
+from peftide.config import EvaluateSettings
+from peftide.data.datasets import read_dataset
+from peftide.data.writers import check_folder_place, make_folder, write_json, write_table
+from peftide.evaluation.assessment import measure_clusters, num_replicates
+from peftide.evaluation.intervals import Interval, bootstrap_intervals
+from peftide.evaluation.metrics import measure, measure_classes, statistic
+from peftide.inference.encoder import Encoder
+from peftide.inference.predict import prediction_columns
+from peftide.inference.score import data_settings, load_for_inference, score_dataset
+from peftide.models.bundle import bundles_together, was_trained_on
+from peftide.models.property_model import PropertyModel
+from peftide.records import Dataset
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Metrics of a model on labelled examples, their intervals (bootstrap over proteins or clusters), its predictions.
+
+    per_cluster: the metrics with one vote for each cluster of similar proteins, where the table has clusters.
+    """
+
+    metrics: dict[str, float]
+    intervals: dict[str, Interval]
+    classes: dict[str, dict[str, float]]
+    per_cluster: dict[str, float]
+    predictions: dict[str, list]
+
+
+def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
+    """Score, measure, print; write where a folder is given.
+
+    Raises UserError for whatever the user can mend: data, settings, bundles.
+    """
+    if settings.out is not None:
+        check_folder_place(settings.out)
+    bundles, facts = bundles_together(Path(settings.bundle))
+    first = load_for_inference(str(bundles[0]), settings)
+    dataset = _read_labelled(first[0], bundles, settings, console)
+    scores = _mean_scores(first, bundles, dataset, settings, console)
+    result = _measured(dataset, scores, prediction_columns(dataset, scores, facts.target))
+    _tell(result, console)
+    if settings.out is not None:
+        _write(result, settings, settings.out)
+    return result
+
+
+def _read_labelled(
+    model: PropertyModel, bundles: Sequence[Path], settings: EvaluateSettings, console: Console
+) -> Dataset:
+    """The examples of the wanted part, read as the model was trained to see them."""
+    wanted = data_settings(model, settings)
+    dataset = read_dataset(wanted, labelled=True, classes=model.target.classes, kind=model.target.kind)
+    for note in dataset.notes:
+        console.print(f"note: {note}", highlight=False)
+    if settings.split != "all" and dataset.split_N is not None:
+        return dataset.part(settings.split)
+    if any(was_trained_on(bundle, Path(settings.data)) for bundle in bundles):
+        console.print(
+            f"warning: {settings.data} is the table that this bundle was trained on, and every row of it is scored; "
+            f"{bundles[0] / 'split.tsv'} says which rows are the test part",
+            style="yellow",
+        )
+    return dataset
+
+
+def _mean_scores(
+    first: tuple[PropertyModel, Encoder, int],
+    bundles: Sequence[Path],
+    dataset: Dataset,
+    settings: EvaluateSettings,
+    console: Console,
+) -> np.ndarray:
+    """Scores (N,) or (N, C) averaged over all bundles, the first of which is loaded."""
+    found = []
+    for number, bundle in enumerate(bundles):
+        if len(bundles) > 1:
+            console.print(f"{bundle}:", highlight=False)
+        model, encoder, token_budget = load_for_inference(str(bundle), settings) if number else first
+        found.append(
+            score_dataset(model, encoder, dataset, token_budget=token_budget, settings=settings, console=console)
+        )
+    return np.mean(found, axis=0)
+
+
+def _measured(dataset: Dataset, scores: np.ndarray, predictions: dict[str, list]) -> Evaluation:
+    assert dataset.targets is not None
+    metrics = measure(dataset.kind, dataset.targets, scores, classes=dataset.classes)
+    classes = {}
+    if dataset.kind in ("multiclass", "multilabel"):
+        classes = measure_classes(dataset.kind, dataset.targets, scores, classes=dataset.classes)
+    intervals = bootstrap_intervals(
+        statistic(dataset.kind, dataset.targets, scores, classes=dataset.classes),
+        dataset.member_groups(),
+        generator=np.random.default_rng(0),
+        num_replicates=num_replicates(len(dataset)),
+    )
+    per_cluster = {} if dataset.cluster_P is None else measure_clusters(dataset, scores)
+    return Evaluation(metrics, intervals, classes, per_cluster, predictions)
+
+
+def _tell(found: Evaluation, console: Console) -> None:
+    for name, value in found.metrics.items():
+        known = found.intervals.get(name)
+        within = f"  ({known.confidence:.0%} interval {known.low:.4f} to {known.high:.4f})" if known else ""
+        console.print(f"{name:26s} {value:.4f}{within}" if known else f"{name:26s} {value}", highlight=False)
+    if found.per_cluster:
+        told = ", ".join(f"{name} {found.per_cluster[name]:.4f}" for name in found.metrics if name in found.intervals)
+        console.print(f"each cluster of similar proteins counted once: {told}", highlight=False)
+
+
+def _write(found: Evaluation, settings: EvaluateSettings, out: str) -> None:
+    folder = make_folder(out)
+    write_table(str(folder / "predictions.tsv"), found.predictions)
+    document = {
+        "metrics": found.metrics,
+        "intervals": {name: asdict(interval) for name, interval in found.intervals.items()},
+        "classes": found.classes,
+        "per_cluster": found.per_cluster,
+        "settings": asdict(settings),
+    }
+    write_json(folder / "metrics.json", document)
