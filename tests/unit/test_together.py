@@ -177,6 +177,12 @@ def test_bundles_that_answer_different_questions_are_refused(trained, tmp_path):
         peftide.evaluate(EvaluateSettings(data=data["data"], bundle=str(mixed), **CPU))
 
 
+def test_a_name_that_writes_on_the_terminal_is_refused(trained, tmp_path):
+    shutil.copytree(trained("pair")[0] / "seed-0", tmp_path / "bundles" / "seed\x1b[2J")
+    with pytest.raises(UserError, match=r"'seed\\x1b\[2J' in it has control characters in its name; rename it"):
+        predict(given(trained("pair")[1], tmp_path / "bundles", tmp_path / "scores.parquet"))
+
+
 def test_numbers_cannot_be_withheld_by_confidence(trained, tmp_path):
     bundles, data = trained("regression")
     with pytest.raises(UserError, match="--min-confidence: a regression prediction is not one answer"):

@@ -16,11 +16,10 @@ from peftide.data.writers import check_folder_place, make_folder, write_json, wr
 from peftide.evaluation.assessment import measure_clusters, num_replicates
 from peftide.evaluation.intervals import Interval, bootstrap_intervals
 from peftide.evaluation.metrics import measure, measure_classes, statistic
-from peftide.inference.encoder import Encoder
 from peftide.inference.predict import prediction_columns
 from peftide.inference.score import data_settings, load_for_inference, score_dataset
 from peftide.models.bundle import bundles_together, was_trained_on
-from peftide.models.property_model import PropertyModel
+from peftide.models.bundle_facts import BundleFacts
 from peftide.records import Dataset
 
 
@@ -46,9 +45,8 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
     if settings.out is not None:
         check_folder_place(settings.out)
     bundles, facts = bundles_together(Path(settings.bundle))
-    first = load_for_inference(str(bundles[0]), settings)
-    dataset = _read_labelled(first[0], bundles, settings, console)
-    scores = _mean_scores(first, bundles, dataset, settings, console)
+    dataset = _read_labelled(facts, bundles, settings, console)
+    scores = np.mean([_score(bundle, dataset, settings, console, len(bundles)) for bundle in bundles], axis=0)
     result = _measured(dataset, scores, prediction_columns(dataset, scores, facts.target))
     _tell(result, console)
     if settings.out is not None:
@@ -57,11 +55,11 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
 
 
 def _read_labelled(
-    model: PropertyModel, bundles: Sequence[Path], settings: EvaluateSettings, console: Console
+    facts: BundleFacts, bundles: Sequence[Path], settings: EvaluateSettings, console: Console
 ) -> Dataset:
-    """The examples of the wanted part, read as the model was trained to see them."""
-    wanted = data_settings(model, settings)
-    dataset = read_dataset(wanted, labelled=True, classes=model.target.classes, kind=model.target.kind)
+    """The examples of the wanted part, read as the first model was trained to see them."""
+    wanted = data_settings(facts, settings)
+    dataset = read_dataset(wanted, labelled=True, classes=facts.target.classes, kind=facts.target.kind)
     for note in dataset.notes:
         console.print(f"note: {note}", highlight=False)
     if settings.split != "all" and dataset.split_N is not None:
@@ -75,23 +73,14 @@ def _read_labelled(
     return dataset
 
 
-def _mean_scores(
-    first: tuple[PropertyModel, Encoder, int],
-    bundles: Sequence[Path],
-    dataset: Dataset,
-    settings: EvaluateSettings,
-    console: Console,
+def _score(
+    bundle: Path, dataset: Dataset, settings: EvaluateSettings, console: Console, num_bundles: int
 ) -> np.ndarray:
-    """Scores (N,) or (N, C) averaged over all bundles, the first of which is loaded."""
-    found = []
-    for number, bundle in enumerate(bundles):
-        if len(bundles) > 1:
-            console.print(f"{bundle}:", highlight=False)
-        model, encoder, token_budget = load_for_inference(str(bundle), settings) if number else first
-        found.append(
-            score_dataset(model, encoder, dataset, token_budget=token_budget, settings=settings, console=console)
-        )
-    return np.mean(found, axis=0)
+    """Scores (N,) or (N, C) by one bundle, which is in memory meanwhile."""
+    if num_bundles > 1:
+        console.print(f"{bundle}:", highlight=False)
+    model, encoder, token_budget = load_for_inference(str(bundle), settings)
+    return score_dataset(model, encoder, dataset, token_budget=token_budget, settings=settings, console=console)
 
 
 def _measured(dataset: Dataset, scores: np.ndarray, predictions: dict[str, list]) -> Evaluation:

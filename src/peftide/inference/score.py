@@ -15,6 +15,7 @@ from peftide.inference.encoder import Encoder, encoder_of
 from peftide.inference.live_bars import encoding_progress
 from peftide.inference.predict import score_examples
 from peftide.models.bundle import load_bundle
+from peftide.models.bundle_facts import BundleFacts
 from peftide.models.machine import Machine, choose_machine
 from peftide.models.property_model import PropertyModel
 from peftide.records import Dataset
@@ -38,7 +39,7 @@ def inference_budget(settings: MachineSettings, machine: Machine) -> int:
     return settings.token_budget or TOKENS_AT_ONCE[machine.device.type]
 
 
-def data_settings(model: PropertyModel, settings: TableSettings) -> DataSettings:
+def data_settings(model: PropertyModel | BundleFacts, settings: TableSettings) -> DataSettings:
     """How to read examples as a model was trained to see them."""
     names = set(DataSettings.__dataclass_fields__)
     given: dict[str, Any] = asdict(settings)

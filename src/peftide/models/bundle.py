@@ -21,6 +21,7 @@ from safetensors.torch import save_file
 
 from peftide.config import Method
 from peftide.data.files import file_digest
+from peftide.data.findings import has_controls
 from peftide.data.writers import write_json
 from peftide.errors import UserError, raise_problems, unwritable
 from peftide.models.adapters import base_model, load_adapter
@@ -167,10 +168,19 @@ def read_run(folder: Path) -> dict[str, Any]:
 
 
 def bundles_in(folder: Path) -> list[Path]:
-    """The bundles right below a folder that is none itself, by name; none below a bundle."""
+    """The bundles right below a folder that is none itself, by name; none below a bundle.
+
+    Raises UserError where the folder cannot be read, and for names that would write what they like on a terminal.
+    """
     if not folder.is_dir() or (folder / "run.json").is_file():
         return []
-    return sorted(path for path in folder.iterdir() if (path / "run.json").is_file())
+    try:
+        bundles = sorted(path for path in folder.iterdir() if (path / "run.json").is_file())
+    except OSError as error:
+        raise UserError(f"{folder}: cannot be read ({error.strerror or error})") from error
+    if strange := [path.name for path in bundles if has_controls(path.name)]:
+        raise UserError(f"{folder}: {strange[0]!r} in it has control characters in its name; rename it")
+    return bundles
 
 
 def bundles_together(folder: Path) -> tuple[list[Path], BundleFacts]:
