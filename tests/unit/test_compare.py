@@ -134,7 +134,10 @@ def test_the_averaged_scores_and_the_difference_are_those_of_the_predictions(com
 
 
 def test_the_averaged_scores_of_a_method_are_those_of_its_bundles_together(compared):
-    settings, found, _ = compared
+    settings, found, said = compared
+    chosen = chosen_of(found.methods, "aupr").variant
+    folder = bundle(settings, chosen.method, 0).parent
+    assert f"to predict with all seeds of {chosen}: peftide predict {folder} ..." in said
     for method in found.methods:
         folder = bundle(settings, method.variant.method, 0).parent
         machine = {"device": "cpu", "precision": "fp32", "cache_dir": settings.cache_dir}

@@ -18,6 +18,7 @@ from peftide.evaluation.compared import (
     SeedRun,
     Variant,
     check_measurable,
+    chosen_of,
     summarise,
     tell,
 )
@@ -86,6 +87,9 @@ def _compare(
     for sentence in comparison.verdict:
         console.print(sentence, highlight=False)
     console.print(f"bundles, compare.json, compare.tsv and compare.html are in {folder}", highlight=False)
+    if len((chosen := chosen_of(comparison.methods, metric)).seeds) > 1:
+        bundles = next(Path(one.folder).parent for one in comparison.runs if one.variant == chosen.variant)
+        console.print(f"to predict with all seeds of {chosen.variant}: peftide predict {bundles} ...", highlight=False)
     return comparison
 
 
