@@ -2,11 +2,12 @@
 
     python experiments/batch_learning.py PAIRS SEQUENCES OUT.json --method lora --proteins 600 --longest 400
 
-PAIRS: a table with the columns protein_a, protein_b, label (0 or 1) and split. The arrangements of pairs in steps are
-`shuffled` and, by the variety that `pair_batches` is given, steps around proteins: `0.5`, say. All else is equal within
-a seed: weights to begin with, schedule, number of pairs. With --proteins training keeps to the pairs among so many
-proteins, those that have the most pairs; with --longest all parts keep to pairs of proteins of at most so many
-residues, so that a CPU can do it.
+PAIRS: a table with the columns protein_a, protein_b, label (0 or 1) and split; SEQUENCES: one with accession and
+sequence; both separated by tabs, plain or gzipped. The arrangements of pairs in steps are `shuffled` and, by the
+variety that `pair_batches` is given, steps around proteins: `0.5`, say. All else is equal within a seed: weights to
+begin with, schedule, number of pairs. With --proteins training keeps to the pairs among so many proteins, those that
+have the most pairs; with --longest all parts keep to pairs of proteins of at most so many residues, so that a CPU can
+do it.
 """
 
 import argparse

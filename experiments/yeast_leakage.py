@@ -32,7 +32,7 @@ SPLITS = {
 }
 VALIDATION_FRACTION = 0.1
 SHOWN = {
-    "degree": "degree of the proteins in training",
+    "label-rate": "label rate of the proteins in training",
     "composition": "amino-acid composition",
     "kmers": "neighbouring residues",
 }

@@ -7,9 +7,9 @@ from peftide.evaluation.baselines import (
     BASELINES,
     PAIR_BASELINES,
     composition,
-    degree_label_rate,
     homology_transfer,
     kmers,
+    label_rate,
     majority,
 )
 from peftide.evaluation.features import (
@@ -170,7 +170,7 @@ def test_label_rates_know_hubs_and_give_unseen_proteins_the_overall_rate():
         ["train"] * 6 + ["val"] * 4 + ["test"] * 4,
         num_proteins=7,
     )
-    hub, lonely, unseen, both = degree_label_rate(dataset, np.random.default_rng(0)).scores["test"]
+    hub, lonely, unseen, both = label_rate(dataset, np.random.default_rng(0)).scores["test"]
     assert unseen == pytest.approx(0.5)
     assert hub == pytest.approx(3.5 / 4)  # three positives and one smoothing pair at 0.5
     assert lonely == pytest.approx(0.5 / 4)
@@ -191,7 +191,7 @@ def test_label_rates_explain_labels_made_from_hubs_and_nothing_on_unseen_protein
         split[new if case == "unseen" else np.arange(len(pairs)) % 2 == 1] = "test"
         dataset = pair_dataset(pairs.tolist(), targets.tolist(), split.tolist(), num_proteins=200)
         part = dataset.part("test")
-        scores = degree_label_rate(dataset, generator).scores["test"]
+        scores = label_rate(dataset, generator).scores["test"]
         assert lowest <= measure("binary", part.targets, scores, classes=dataset.classes)["auroc"] <= highest
 
 

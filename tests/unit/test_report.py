@@ -120,7 +120,7 @@ def an_interval(value: float, width: float = 0.03) -> dict[str, float]:
 def assessment_of(kind: Any, held_out: dict[str, tuple[np.ndarray, np.ndarray]]) -> dict[str, Any]:
     metric, judged = main_metric(kind), "test" if "test" in held_out else "val"
     metrics = {split: measure(kind, *both, classes=CLASSES[kind]) for split, both in held_out.items()}
-    names = ["majority", "composition", "kmers", "homology", "random-backbone"] + ["degree"] * (kind == "binary")
+    names = ["majority", "composition", "kmers", "homology", "random-backbone"] + ["label-rate"] * (kind == "binary")
     baselines = {}
     for rank, name in enumerate(names):
         theirs = {

@@ -60,7 +60,7 @@ def majority(dataset: Dataset, generator: np.random.Generator) -> BaselineScores
     return BaselineScores(scores, "the same answer for all: how often each label occurs in training")
 
 
-def degree_label_rate(dataset: Dataset, generator: np.random.Generator) -> BaselineScores:
+def label_rate(dataset: Dataset, generator: np.random.Generator) -> BaselineScores:
     """Pairs: what is known from each protein's share of positives in its training pairs, without any sequence.
 
     Each protein's rate r is smoothed by one pair at the overall rate g (an unseen protein has r = g); the pair's
@@ -159,4 +159,4 @@ def _logit(probability: np.ndarray) -> np.ndarray:
 
 
 BASELINES: dict[str, Baseline] = {"majority": majority, "composition": composition, "kmers": kmers}
-PAIR_BASELINES: dict[str, Baseline] = {"degree": degree_label_rate, **BASELINES}
+PAIR_BASELINES: dict[str, Baseline] = {"label-rate": label_rate, **BASELINES}

@@ -28,8 +28,7 @@ METRIC_WORDS = {
 } | {name: f"precision at {percent} recall" for name, percent in RECALL_NAMES.items()}
 PREDICTOR_WORDS = {
     "majority": "Same answer for all",
-    "degree": "Protein's label rate",
-    "degree_label_rate": "Protein's label rate",
+    "label-rate": "Protein's label rate",
     "composition": "Amino-acid composition",
     "kmers": "Residue pairs (k-mers)",
     "homology": "Homology transfer",
