@@ -9,6 +9,7 @@ import subprocess
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -19,8 +20,10 @@ from safetensors.torch import load_file
 from conftest import write_examples
 from peftide.config import TrainSettings
 from peftide.errors import UserError
+from peftide.training import baselines as training_baselines
+from peftide.training import demo
 from peftide.training.checkpoint import Checkpoints, Snapshot, unfinished_run
-from peftide.training.loop import Trainer
+from peftide.training.loop import INTERRUPTED, Trainer
 from peftide.training.run import run_training
 
 # Ends the process without warning after so many optimiser steps of the run that it begins
@@ -212,6 +215,33 @@ def test_ctrl_c_in_the_first_epoch_writes_no_model_that_nobody_trained(
     assert (tmp_path / "out" / "checkpoints").exists() == has_checkpoint
     said = run(replace(settings, lora_rank=8 if has_checkpoint else 4))
     assert ("going on after step 2 of 9" in said) == has_checkpoint
+
+
+def test_ctrl_c_while_a_baseline_trains_ends_the_run_without_that_baseline(tmp_path, esm_folder, monkeypatch):
+    class Interrupted(Trainer):
+        def fit(self, *arguments):
+            fit = super().fit(*arguments)
+            fit.ended = f"{INTERRUPTED} 2"
+            return fit
+
+    monkeypatch.setattr(training_baselines, "Trainer", Interrupted)
+    settings = settings_of(tmp_path, esm_folder, tmp_path / "run", baselines="all", epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        run(settings)
+    assert "assessment" not in json.loads((tmp_path / "run" / "run.json").read_text())
+
+
+def test_ctrl_c_ends_the_demo_and_not_only_the_model_that_trains(tmp_path, monkeypatch):
+    begun = []
+
+    def interrupted(settings, console):
+        begun.append(settings.out)
+        return SimpleNamespace(is_interrupted=True)
+
+    monkeypatch.setattr(demo, "run_training", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        demo.run_demo(str(tmp_path / "demo"), Console(quiet=True))
+    assert len(begun) == 1
 
 
 def test_an_error_leaves_the_checkpoints_and_an_end_removes_them(tmp_path):

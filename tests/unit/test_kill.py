@@ -206,7 +206,7 @@ def test_a_full_disk_stops_training_with_a_message_and_leaves_the_last_checkpoin
     assert "checkpoints: the checkpoint after step 1: cannot be written (File too large)" in said
     assert "make room there, and the same command goes on" in said
     assert not (full / "run.json").exists()
-    assert run(words, full, die_at=12) == -signal.SIGKILL
+    assert run(words, full, die_at=16) == -signal.SIGKILL
     [*_, last] = sorted((full / "checkpoints").glob("step-*"))
     assert "the checkpoint after step" in stopped_by_a_full_disk(words, full, most_bytes=100_000)
     assert last.is_dir()
@@ -276,9 +276,21 @@ def test_checkpoints_of_which_nobody_knows_whose_they_are_are_not_gone_on_from(t
         assert not place.exists()
 
 
+def test_a_run_that_has_no_checkpoint_yet_is_in_nobodys_way(tmp_path):
+    def fail(seen):
+        with unfinished_run(tmp_path, {}, interval_seconds=0, restart=False, differences=lambda kept: seen):
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail([])
+    assert (tmp_path / "checkpoints" / "run.json").is_file()
+    with pytest.raises(ZeroDivisionError):
+        fail(["seed is 0 there and 1 here"])
+
+
 @pytest.mark.parametrize("damage", ["{", '{"settings": {}}'])
 def test_damage_to_what_says_whose_checkpoints_they_are_is_told(tmp_path, damage):
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "checkpoints" / "step-000000004").mkdir(parents=True)
     (tmp_path / "checkpoints" / "run.json").write_text(damage)
     with (
         pytest.raises(UserError, match=r"run.json: is damaged .*--restart throws it away"),

@@ -331,6 +331,14 @@ def test_what_would_fit_is_named_with_the_memory_that_it_needs(tmp_path, esm_fol
     assert "--method lora --lora-layers all" not in said
 
 
+def test_layers_that_would_fit_are_among_those_whose_states_are_taken(tmp_path, esm_folder):
+    settings = settings_for(tmp_path, esm_folder, lora_layers="1-2", state_layers="2")
+    dataset = read_dataset(settings)
+    least = least_needed(replace(settings, lora_layers="2"), dataset, CPU, held_bytes=0)
+    said = what_would_fit(settings, dataset, CPU, held_bytes=0, limit_bytes=least)
+    assert f"what would fit: --lora-layers 2 ({gibibytes(least)})" in said
+
+
 def test_training_within_a_limit_says_how_it_runs(tmp_path, esm_folder):
     said = io.StringIO()
     run_training(settings_for(tmp_path, esm_folder, memory="60GB", epochs=1), Console(file=said, width=200))

@@ -1,5 +1,6 @@
 """The store of hidden states: what is put comes back, from other processes, after kills, within its limit."""
 
+import errno
 import os
 import random
 import shutil
@@ -378,6 +379,18 @@ def test_foreign_and_garbage_files_change_nothing(tmp_path):
     assert (good.parent / "notes.txt").read_text() == "mine"
     assert (folder / "holiday.jpg").exists()
     assert secret.stat().st_size == 10_000
+
+
+def test_a_store_that_may_not_be_looked_into_is_named_and_left(tmp_path, monkeypatch):
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    with open_store(tmp_path) as store:
+        put(store, [1])
+        monkeypatch.setattr("peftide.inference.segments.os.listdir", refuse)
+        with open_store(tmp_path) as other:
+            assert "Permission denied" in other.unreadable["."]
+            assert absent_pieces(other, [1]) == [1]
 
 
 def test_the_files_are_private_to_the_user(tmp_path):

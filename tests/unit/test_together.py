@@ -16,6 +16,7 @@ from conftest import write_examples
 from peftide.config import EvaluateSettings, PredictSettings, ScreenSettings, TrainSettings
 from peftide.errors import UserError
 from peftide.evaluation.metrics import measure
+from peftide.inference import predict_file as predict_file_module
 from peftide.inference import predict_together
 from peftide.inference.predict_together import predict_by_bundles
 
@@ -110,7 +111,11 @@ def test_evaluation_is_of_the_mean_scores(trained, tmp_path, capsys):
 def test_every_row_of_the_training_table_is_warned_of(trained, capsys):
     bundles, data = trained("binary")
     peftide.evaluate(EvaluateSettings(data=data["data"], bundle=str(bundles), split="all", **CPU))
-    assert "is the table that this bundle was trained on" in capsys.readouterr().out.replace("\n", " ")
+    said = capsys.readouterr().out.replace("\n", " ")
+    for seed in (0, 1):
+        bundle = bundles / f"seed-{seed}"
+        assert f"is the table that {bundle} was trained on" in said
+        assert f"{bundle / 'split.tsv'} says which rows are the test part" in said
 
 
 @pytest.mark.parametrize("kind", ["pair", "multiclass"])
@@ -139,6 +144,22 @@ def test_what_one_model_has_scored_is_kept_when_the_next_is_interrupted(trained,
     assert not list(tmp_path.glob(".*"))
 
 
+def test_another_threshold_may_be_given_when_a_model_was_interrupted(trained, tmp_path, monkeypatch):
+    bundles, data = trained("pair")
+    settings = given(data, bundles, tmp_path / "scores.parquet")
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(predict_file_module, "write_answers", stop)
+    with pytest.raises(KeyboardInterrupt):
+        predict(settings)
+    monkeypatch.undo()
+    assert (tmp_path / ".scores.parquet.parts" / ".1-seed-0.parquet.parts").is_dir()
+    found, _ = predict(replace(settings, threshold=0.01))
+    assert list(found.prediction) == ["1"] * len(found)
+
+
 def test_scores_that_were_damaged_or_are_of_other_examples_are_found_out(trained, tmp_path, monkeypatch):
     bundles, data = trained("pair")
     settings = given(data, bundles, tmp_path / "scores.parquet")
@@ -155,12 +176,12 @@ def test_scores_that_were_damaged_or_are_of_other_examples_are_found_out(trained
     assert [path.name for path in tables] == ["1-seed-0.parquet", "2-seed-1.parquet"]
     kept = tables[1].read_bytes()
     tables[1].write_bytes(kept[: len(kept) // 2])
-    with pytest.raises(UserError, match=r"2-seed-1\.parquet: is damaged"):
+    with pytest.raises(UserError, match=r"2-seed-1\.parquet: is damaged .*; remove it, and the same command makes it"):
         predict(settings)
     pd.read_parquet(tables[0]).iloc[:-1].to_parquet(tables[1], index=False)
     with pytest.raises(UserError, match=r"2-seed-1\.parquet: is damaged \(other examples than in 1-seed-0\.parquet\)"):
         predict(settings)
-    tables[1].write_bytes(kept)
+    tables[1].unlink()
     assert len(predict(settings)[0]) == len(pd.read_csv(data["data"], sep="\t"))
 
 
@@ -181,6 +202,33 @@ def test_a_name_that_writes_on_the_terminal_is_refused(trained, tmp_path):
     shutil.copytree(trained("pair")[0] / "seed-0", tmp_path / "bundles" / "seed\x1b[2J")
     with pytest.raises(UserError, match=r"'seed\\x1b\[2J' in it has control characters in its name; rename it"):
         predict(given(trained("pair")[1], tmp_path / "bundles", tmp_path / "scores.parquet"))
+
+
+@pytest.mark.parametrize("name", ["data", "sequences"])
+@pytest.mark.parametrize("place", ["nowhere.tsv", "."])
+def test_files_that_are_not_there_are_refused_before_any_model_is_loaded(trained, tmp_path, monkeypatch, name, place):
+    bundles, data = trained("pair")
+    monkeypatch.setattr(predict_together, "predict_file", pytest.fail)
+    with pytest.raises(UserError, match=r"no such file|is a folder"):
+        predict(given(data | {name: str(tmp_path / place)}, bundles, tmp_path / "scores.parquet"))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_bundle_that_is_not_whole_is_refused_before_any_has_scored(trained, tmp_path, monkeypatch):
+    bundles, data = trained("pair")
+    shutil.copytree(bundles, tmp_path / "bundles")
+    (tmp_path / "bundles" / "seed-1" / "head.safetensors").unlink()
+    monkeypatch.setattr(predict_together, "predict_file", pytest.fail)
+    with pytest.raises(UserError, match=r"seed-1: this bundle is incomplete: it has no head\.safetensors"):
+        predict(given(data, tmp_path / "bundles", tmp_path / "scores.parquet"))
+
+
+def test_an_unfinished_run_is_no_folder_of_bundles(trained, tmp_path):
+    bundles, data = trained("pair")
+    for place in ("checkpoints", ".bundle.77.new"):
+        shutil.copytree(bundles / "seed-0", tmp_path / "run" / place)
+    with pytest.raises(UserError, match=r"run: has no run\.json, so it is not a finished bundle"):
+        predict(given(data, tmp_path / "run", tmp_path / "scores.parquet"))
 
 
 def test_numbers_cannot_be_withheld_by_confidence(trained, tmp_path):

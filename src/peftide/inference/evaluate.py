@@ -64,12 +64,13 @@ def _read_labelled(
         console.print(f"note: {note}", highlight=False)
     if settings.split != "all" and dataset.split_N is not None:
         return dataset.part(settings.split)
-    if any(was_trained_on(bundle, Path(settings.data)) for bundle in bundles):
-        console.print(
-            f"warning: {settings.data} is the table that this bundle was trained on, and every row of it is scored; "
-            f"{bundles[0] / 'split.tsv'} says which rows are the test part",
-            style="yellow",
-        )
+    for bundle in bundles:
+        if was_trained_on(bundle, Path(settings.data)):
+            console.print(
+                f"warning: {settings.data} is the table that {bundle} was trained on, and every row of it is scored; "
+                f"{bundle / 'split.tsv'} says which rows are the test part",
+                style="yellow",
+            )
     return dataset
 
 

@@ -12,7 +12,7 @@ import pyarrow.parquet
 from rich.console import Console
 
 from peftide.config import PredictSettings, TableSettings
-from peftide.data.files import file_digest
+from peftide.data.files import file_digest, recognise
 from peftide.data.writers import check_table_path
 from peftide.errors import UserError
 from peftide.inference.parts_folder import interruptible, parts_folder, remove_parts
@@ -47,6 +47,8 @@ def _predict_together(
     """The models one after another, so that one is in memory at a time; what each has scored is kept till the end."""
     check_table_path(settings.out)
     check_answers(settings, facts.target)
+    for path in (settings.data, *([settings.sequences] if settings.sequences else [])):
+        recognise(path)
     with (
         parts_folder(Path(settings.out), _manifest(settings, bundles), what="prediction") as folder,
         interruptible(folder, console),
@@ -57,7 +59,8 @@ def _predict_together(
                 console.print(f"{bundle}: scored already", highlight=False)
                 continue
             console.print(f"{bundle}:", highlight=False)
-            predict_file(replace(settings, bundle=str(bundle), out=str(table), min_confidence=None), console)
+            alone = replace(settings, bundle=str(bundle), out=str(table), threshold=0.5, min_confidence=None)
+            predict_file(alone, console)
         written = write_answers(settings.out, _averaged(tables, settings, facts), folder, console, each=each)
     remove_parts(folder)
     return written
@@ -103,4 +106,4 @@ def _read(path: Path) -> Iterator[pa.Table]:
 
 
 def _damaged(path: Path, reason: str) -> UserError:
-    return UserError(f"{path}: is damaged ({reason}); remove the folder {path.parent} to begin again")
+    return UserError(f"{path}: is damaged ({reason}); remove it, and the same command makes it again and goes on")

@@ -174,7 +174,12 @@ class StateStore:
         """Take in what other processes have stored since."""
         with self._growing:
             known = {segment.path.name: number for number, segment in enumerate(self._segments)}
-            for name in segment_names(self.path):
+            try:
+                names = segment_names(self.path)
+            except OSError as error:  # of another user, say
+                self.unreadable["."] = str(error)
+                return
+            for name in names:
                 try:
                     if name not in known:
                         self._segments.append(Segment(self.path, name, self.key))

@@ -86,9 +86,7 @@ def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
     Raises UserError where the folder is no bundle, a file is missing or damaged, or the backbone is not the one that
     it was trained on.
     """
-    facts = read_model_facts(folder, read_run(folder))
-    _check_whole(folder, facts.method)
-    check_inside(folder, ("run.json", *PARTS[facts.method]))
+    facts = read_facts_of_whole(folder)
     if facts.method == "full":
         backbone = load_backbone(str(folder / "backbone"), dtype=dtype)
     else:
@@ -119,6 +117,14 @@ def load_bundle(folder: Path, *, dtype: torch.dtype) -> PropertyModel:
         long_proteins=facts.long_proteins,
         calibration=facts.calibration,
     )
+
+
+def read_facts_of_whole(folder: Path) -> BundleFacts:
+    """The facts of a bundle that has all its files, inside its folder. Raises UserError as `load_bundle` does."""
+    facts = read_model_facts(folder, read_run(folder))
+    _check_whole(folder, facts.method)
+    check_inside(folder, ("run.json", *PARTS[facts.method]))
+    return facts
 
 
 def _load_named_backbone(folder: Path, name: str, dtype: torch.dtype) -> Backbone:
@@ -175,7 +181,7 @@ def bundles_in(folder: Path) -> list[Path]:
     if not folder.is_dir() or (folder / "run.json").is_file():
         return []
     try:
-        bundles = sorted(path for path in folder.iterdir() if (path / "run.json").is_file())
+        bundles = sorted(path for path in folder.iterdir() if _may_be_bundle(path))
     except OSError as error:
         raise UserError(f"{folder}: cannot be read ({error.strerror or error})") from error
     if strange := [path.name for path in bundles if has_controls(path.name)]:
@@ -183,13 +189,19 @@ def bundles_in(folder: Path) -> list[Path]:
     return bundles
 
 
+def _may_be_bundle(path: Path) -> bool:
+    """Whether a folder is one that has a run.json, and not a part of an unfinished run."""
+    is_part = path.name.startswith(".") or path.name == "checkpoints"
+    return not is_part and (path / "run.json").is_file()
+
+
 def bundles_together(folder: Path) -> tuple[list[Path], BundleFacts]:
     """The bundles whose scores are averaged, and the first one's facts: the folder itself, or all right below it.
 
-    Raises UserError where there is none, and where they answer different questions.
+    Raises UserError where there is none, where one is not whole, and where they answer different questions.
     """
     bundles = bundles_in(folder) or [folder]
-    first, *others = [read_model_facts(bundle, read_run(bundle)) for bundle in bundles]
+    first, *others = [read_facts_of_whole(bundle) for bundle in bundles]
     problems = [
         f"{bundle}: {other}, and {bundles[0]}: {wanted}"
         for bundle, facts in zip(bundles[1:], others, strict=True)

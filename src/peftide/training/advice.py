@@ -48,9 +48,11 @@ def _changes(settings: TrainSettings) -> Iterator[tuple[str, TrainSettings]]:
         yield "--method lora", settings
     if settings.method == "lora":
         num_layers = load_skeleton(settings.backbone).num_layers
-        count = len(parse_layers(settings.lora_layers, num_layers)) // 2
+        adapted = parse_layers(settings.lora_layers, num_layers)
+        count = len(adapted) // 2
         while count:
-            layers = f"last:{count}"
+            is_last = adapted[-count] == num_layers - count
+            layers = f"last:{count}" if is_last else ",".join(str(layer + 1) for layer in adapted[-count:])
             yield f"--lora-layers {layers}", replace(settings, lora_layers=layers)
             count //= 2
     for residues in SHORTER:

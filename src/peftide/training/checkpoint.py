@@ -53,9 +53,13 @@ class Checkpoints:
         self.last = time.monotonic()
         self.are_kept = False
 
+    def are_there(self) -> bool:
+        """Whether there is one, whole or not."""
+        return bool(self._places())
+
     def keep(self) -> bool:
         """Leave what is there when the run ends, so that it can still go on; False where there is nothing to leave."""
-        self.are_kept = bool(self._places())
+        self.are_kept = self.are_there()
         return self.are_kept
 
     def is_due(self) -> bool:
@@ -147,16 +151,18 @@ def unfinished_run(
     place = folder / FOLDER
     known = place / "run.json"
     with alone_in(folder, what="run"):
-        if restart or not known.is_file():  # without it, whose checkpoints these are is not known
+        checkpoints = Checkpoints(place, interval_seconds=interval_seconds)
+        if (
+            restart or not known.is_file() or not checkpoints.are_there()
+        ):  # nobody knows whose, or nothing to go on with
             shutil.rmtree(place, ignore_errors=True)
         if known.is_file() and (found := _compared(known, differences)):
             raise UserError(
                 f"--out {folder}: an unfinished run of other settings is there ({'; '.join(found)}); use those to go "
-                "on with it, --restart to throw it away, or another folder"
+                f"on with it, throw it away (--restart of train, or remove {place}), or choose another folder"
             )
         make_folder(place)
         write_json(known, identity)
-        checkpoints = Checkpoints(place, interval_seconds=interval_seconds)
         try:
             yield checkpoints
         except KeyboardInterrupt:

@@ -73,6 +73,8 @@ def _run_task(task: DemoTask, folder: Path, console: Console) -> dict[str, Any]:
         run = run_training(
             TrainSettings(**data, **task.training[method], method=method, out=str(folder / method)), console
         )
+        if run.is_interrupted:
+            raise KeyboardInterrupt
         results[method] = {
             "test": run.metrics["test"],
             "trained_parameters": run.trained_parameters,

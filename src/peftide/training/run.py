@@ -42,7 +42,7 @@ class Run:
     """A finished training run.
 
     metrics: by split ("val", "test"), then by name; seconds: of training, embedding included; assessment: intervals,
-    baselines, calibration and verdict.
+    baselines, calibration and verdict; is_interrupted: whether Ctrl-C ended it, after an epoch or more.
     """
 
     folder: Path
@@ -51,6 +51,7 @@ class Run:
     seconds: float
     peak_memory_bytes: int
     assessment: Assessment
+    is_interrupted: bool
 
 
 def run_training(
@@ -95,11 +96,12 @@ def run_training(
         write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})
         if outcome.predictions:
             write_table(folder / "predictions.tsv", outcome.predictions)
-        assessment = judge(subject, outcome, examples, console, is_interrupted=fit.ended.startswith(INTERRUPTED))
+        is_interrupted = fit.ended.startswith(INTERRUPTED)
+        assessment = judge(subject, outcome, examples, console, is_interrupted=is_interrupted)
         add_to_run(folder, {"assessment": assessment.to_json()})
         write_report(folder)
     console.print(f"bundle written to {folder}; report.html in it tells of it", highlight=False)
-    return Run(folder, outcome.metrics, subject.model.num_trained, seconds, peak, assessment)
+    return Run(folder, outcome.metrics, subject.model.num_trained, seconds, peak, assessment, is_interrupted)
 
 
 def assist_training(settings: TrainSettings, ranks: Ranks) -> None:
