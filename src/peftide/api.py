@@ -1,6 +1,5 @@
 """The table of contents of the product: what every command does, in a few lines each."""
 
-import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -29,12 +28,12 @@ from peftide.data.lenient import read_leniently
 from peftide.data.split_report import SplitReport, render_split
 from peftide.data.split_table import split_table
 from peftide.data.writers import (
+    check_not_input,
     check_place,
     check_table_path,
     write_json,
     write_table,
 )
-from peftide.errors import UserError
 from peftide.evaluation.compared import MethodComparison
 from peftide.evaluation.robustness import SweepResult
 from peftide.inference.embed_file import embed_file
@@ -61,8 +60,8 @@ def split(settings: SplitSettings) -> SplitReport:
     beside = (out.with_suffix("") if out.suffix == ".gz" else out).with_suffix(".report.json")
     check_table_path(out)
     check_place(beside)
-    if out.exists() and os.path.exists(settings.data) and out.samefile(settings.data):
-        raise UserError(f"--out {out}: is the table to be split; name another file")
+    for path in (out, beside):
+        check_not_input(path, settings.data, settings.sequences)
     with console.status("reading, looking for similar proteins, splitting"):
         done = split_table(settings)
     for note in done.report.notes:
@@ -83,6 +82,7 @@ def audit(settings: AuditSettings) -> Audit:
     console = _console()
     if settings.json is not None:
         check_place(settings.json)
+        check_not_input(settings.json, settings.data, settings.sequences)
     dataset, refused = read_leniently(settings)
     for note in dataset.notes:
         console.print(f"note: {note}", highlight=False)

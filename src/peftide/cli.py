@@ -57,17 +57,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # names that the console's encoding does not have are no reason to end
             stream.reconfigure(errors="backslashreplace")
     try:
-        words = list(sys.argv[1:] if argv is None else argv)
-        if not words or words[0] in ("-h", "--help"):
-            print(overview())
-            return 0
-        if words[0] == "--version":
-            print(f"peftide {version('peftide')}")
-            return 0
-        _, settings, warnings = parse(words)
-        for warning in warnings:
-            print(f"warning: {_printable(warning)}", file=sys.stderr)
-        return run(settings)
+        code = _obey(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()  # here, where what goes wrong is told
+        return code
+    except BrokenPipeError:  # whoever read what is printed, `head` say, has read enough
+        _drop_output()
+        return 1
     except OSError as error:
         if error.errno not in FULL:
             raise
@@ -82,6 +77,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+
+
+def _obey(words: Sequence[str]) -> int:
+    if not words or words[0] in ("-h", "--help"):
+        print(overview())
+        return 0
+    if words[0] == "--version":
+        print(f"peftide {version('peftide')}")
+        return 0
+    _, settings, warnings = parse(words)
+    for warning in warnings:
+        print(f"warning: {_printable(warning)}", file=sys.stderr)
+    return run(settings)
 
 
 def _drop_output() -> None:
@@ -196,8 +204,8 @@ def _add_flags(section: argparse._ArgumentGroup, settings: Sequence[Setting]) ->
         elif item.is_repeated:
             section.add_argument(item.flag, action="append", metavar=_metavar(item), help=_help(item))
         else:
-            nargs = "+" if item.is_list else None
-            section.add_argument(item.flag, nargs=nargs, metavar=_metavar(item), help=_help(item))
+            nargs, action = ("+", "extend") if item.is_list else (None, "store")
+            section.add_argument(item.flag, nargs=nargs, action=action, metavar=_metavar(item), help=_help(item))
 
 
 def _metavar(item: Setting) -> str:

@@ -235,3 +235,16 @@ print("loaded:", sorted({{"torch", "numpy", "transformers", "peft", "pandas", "r
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "loaded: []"
+
+
+def test_a_list_may_be_given_piece_by_piece():
+    settings = parse(["compare", "d.csv", "--out", "o", "--methods", "head", "--methods", "lora,full"])[1]
+    assert settings.methods == ("head", "lora", "full")
+
+
+def test_a_reader_that_has_read_enough_is_no_error():
+    command = [sys.executable, "-c", "import sys; from peftide.cli import main; sys.exit(main(['--help']))"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        process.stdout.close()
+        assert process.stderr.read() == ""
+    assert process.returncode == 1

@@ -14,7 +14,16 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 
 import peftide
 from conftest import EXAMPLES, NUM_PROTEINS, random_sequence, write_examples
-from peftide.config import EmbedSettings, EvaluateSettings, MachineSettings, PredictSettings, TrainSettings
+from peftide.config import (
+    AuditSettings,
+    EmbedSettings,
+    EvaluateSettings,
+    MachineSettings,
+    PredictSettings,
+    ScreenSettings,
+    SplitSettings,
+    TrainSettings,
+)
 from peftide.data.datasets import read_dataset
 from peftide.data.symmetry import GROUP_COLUMNS, SYMMETRY_CLASSES
 from peftide.errors import UserError
@@ -446,3 +455,44 @@ def test_an_embedding_that_fails_leaves_an_earlier_file_as_it_was(esm_folder, fa
         embed(esm_folder, fasta[0], out, max_residues=60, long_proteins="error", cache_limit_gb=0)
     assert out.read_bytes() == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["embeddings.h5", "proteins.fasta"]
+
+
+def test_no_command_overwrites_what_it_reads(trained, tmp_path):
+    table, sequences = tmp_path / "pairs.csv", tmp_path / "proteins.csv"
+    table.write_text("protein_a,protein_b,label\np,q,1\nr,s,0\n")
+    sequences.write_text("id,sequence\np,MKV\nq,MLV\nr,MAV\ns,MWV\n")
+    before = table.read_bytes(), sequences.read_bytes()
+    files = {"data": str(table), "sequences": str(sequences)}
+    calls = [
+        (peftide.predict, PredictSettings(bundle=str(trained("pair")[1].folder), **files, out=str(table), **CPU)),
+        (peftide.split, SplitSettings(**files, out=str(sequences))),
+        (peftide.audit, AuditSettings(**files, json=str(table))),
+    ]
+    parquet = tmp_path / "p.parquet"
+    parquet.write_bytes(b"PAR1")
+    calls += [
+        (peftide.embed, EmbedSettings(data=str(parquet), out=str(parquet))),
+        (peftide.screen, ScreenSettings(bundle="", data=str(parquet), out=str(parquet))),
+    ]
+    for command, settings in calls:
+        with pytest.raises(UserError, match="would be overwritten"):
+            command(settings)
+    assert (table.read_bytes(), sequences.read_bytes(), parquet.read_bytes()) == (*before, b"PAR1")
+
+
+@pytest.mark.parametrize("target", ["multiclass", "regression"])
+def test_pairs_may_have_any_label(esm_folder, tmp_path, target):
+    data = write_examples(tmp_path, "pair")
+    table = pd.read_csv(data["data"], sep="\t")
+    table["label"] = [f"c{number % 3}" if target == "multiclass" else 7 + number / 10 for number in range(len(table))]
+    table.to_csv(data["data"], sep="\t", index=False)
+    run = peftide.train(
+        TrainSettings(
+            **data, target=target, out=str(tmp_path / "bundle"), backbone=str(esm_folder), method="head", epochs=1,
+            head_width=8, device="cpu", precision="fp32",
+        )
+    )  # fmt: skip
+    assert set(run.assessment.baselines) == {"majority", "composition", "kmers", "random-backbone"}
+    page = (run.folder / "report.html").read_text("utf-8")
+    assert "Do two proteins interact?" not in page
+    assert "a pair of proteins" in page

@@ -121,6 +121,43 @@ def test_a_model_that_knows_something_adds_to_the_majority_and_one_that_guesses_
     assert guess.verdict.startswith("The language model is not shown to add anything")
 
 
+def test_a_random_order_is_not_called_better_than_the_same_answer_for_all():
+    splits = {"train": 60, "val": 40, "test": 50}
+    better = 0
+    for seed in range(20):
+        generator = np.random.default_rng(seed)
+        dataset = dataset_of("binary", splits=splits)
+        dataset = replace(dataset, targets=(np.arange(150) % 5 == 0).astype(np.float32))
+        raw = {split: generator.random(splits[split]) for split in ("val", "test")}
+        found = assess(dataset, raw, None, groups={}, baselines={"majority": majority}, generator=generator)
+        better += found.verdict.startswith("The language model adds")
+    assert better <= 1
+
+
+def test_a_few_families_are_too_few_for_a_verdict():
+    for number, said in ((1, "is of one protein, or of one cluster"), (4, "has only 4 proteins or clusters of them")):
+        cluster_P = np.concatenate([np.arange(140), 1000 + np.arange(90) % number])
+        found = judged("binary", baselines={"majority": majority}, cluster_P=cluster_P, noise=0.3)[-1]
+        assert said in found.verdict
+        assert ("aupr" in found.intervals["test"]) == (number > 1)
+
+
+def test_a_metric_that_the_part_leaves_undefined_is_named_in_the_verdict():
+    dataset = dataset_of("binary")
+    dataset = replace(dataset, targets=np.where(dataset.split_N == "test", 0, dataset.targets).astype(np.float32))
+    raw = scores_of(dataset)
+    found = assess(dataset, raw, None, groups={}, baselines={"majority": majority}, generator=np.random.default_rng(0))
+    assert "The test part leaves aupr undefined" in found.verdict
+
+
+def test_the_calibration_error_of_several_classes_is_that_of_the_named_one():
+    dataset, raw, calibration, found = judged("multiclass")
+    test = dataset.part("test")
+    for name, scores in (("before", raw["test"]), ("after", correct(raw["test"], calibration))):
+        expected = measure("multiclass", test.targets, scores, classes=test.classes)["ece"]
+        assert found.calibration_checks["test"].ece[name] == pytest.approx(expected, abs=1e-6)
+
+
 def test_a_model_worse_than_a_baseline_is_called_worse():
     def oracle(dataset, generator):
         scores = {split: dataset.part(split).targets.astype(float) for split in held_out(dataset)}

@@ -277,3 +277,18 @@ def test_only_the_nearest_training_proteins_are_kept_nearest_first():
     assert found.near_H[: found.start[1]].tolist() == [2, 3]  # 4 is no training protein, 1 is third
     assert found.near_H[found.start[1] : found.start[2]].tolist() == [1]  # itself
     assert found.num_near.tolist() == [2, 1, 1, 1, 0]
+
+
+def test_fewer_proteins_than_components_leave_no_component_of_rounding():
+    generator = np.random.default_rng(0)
+    table = generator.random((60, 400)).astype(np.float32)
+    fitted_on = np.arange(40)
+    found = principal_components(table, fitted_on=fitted_on, num_components=64)
+    assert found.shape == (60, 39)
+    assert np.abs(standardise(found, fitted_on=fitted_on)).max() < 20
+
+
+def test_a_column_that_is_constant_but_for_rounding_is_not_blown_up():
+    table = np.full((50, 1), 1 / 3, dtype=np.float32)
+    table[-1] += 0.01
+    assert np.abs(standardise(table, fitted_on=np.arange(49))).max() < 1

@@ -3,6 +3,7 @@ import pytest
 
 from peftide.config import DataSettings
 from peftide.data.datasets import read_dataset
+from peftide.data.labels import NEGATIVE_WORDS, POSITIVE_WORDS
 from peftide.data.proteins import read_proteins
 from peftide.errors import UserError
 
@@ -44,7 +45,7 @@ def proteins(write):
 def labels_of(*labels):
     """A table of proteins with one label each, quoted."""
     letters = "ACDEFGHIKLMNPQRSTVWY"
-    rows = [f'p{i},{letters[i % 20]}{letters[i // 20]},"{label}"' for i, label in enumerate(labels)]
+    rows = [f'p{i},M{letters[i % 20]}{letters[i // 20]},"{label}"' for i, label in enumerate(labels)]
     return "id,sequence,label\n" + "\n".join(rows) + "\n"
 
 
@@ -218,6 +219,8 @@ def test_a_column_called_set_is_a_split_only_if_it_holds_splits(proteins):
     dataset = proteins(table.format("A", "B"))
     assert dataset.split_N is None
     assert any("column set is not read as split" in note for note in dataset.notes)
+    text = error_of(proteins, table.format("train", "holdout"))
+    assert "p.csv:3: 'holdout' is not a split" in text
 
 
 # Proteins
@@ -300,6 +303,37 @@ def test_the_positive_one_of_two_labels_is_chosen_by_its_meaning(proteins, label
     assert (dataset.kind, dataset.classes) == ("binary", classes)
     assert [dataset.classes[int(target)] for target in dataset.targets] == list(labels)
     assert any(f"{classes[1]!r} is positive (1 of 2 rows)" in note for note in dataset.notes)
+
+
+@pytest.mark.parametrize("case", [str, str.upper, str.title])
+def test_a_word_for_yes_is_the_positive_one_beside_any_word_for_no(proteins, case):
+    for positive in sorted(POSITIVE_WORDS):
+        for negative in sorted(NEGATIVE_WORDS):
+            label = case(positive), case(negative)
+            dataset = proteins(labels_of(*label), kind="binary")
+            assert [dataset.classes[int(target)] for target in dataset.targets] == list(label)
+            assert dataset.targets.tolist() == [1, 0], label
+
+
+@pytest.mark.parametrize("word", ["NA", "N/A", "#N/A", "null", "NaN"])
+def test_what_programs_write_for_nothing_is_no_label_and_no_sequence(proteins, word):
+    text = error_of(proteins, labels_of("1", "0", word))
+    assert f"p.csv:4: label {word!r} is no label; fill it in or remove the row" in text
+    if "/" not in word:
+        text = error_of(proteins, f"id,sequence,label\np,MK,1\nq,{word},0\nr, Sequence  unavailable,0\n")
+        assert "p.csv:3: protein 'q' has no sequence" in text
+        assert "p.csv:4: protein 'r' has no sequence" in text
+
+
+def test_a_class_of_a_model_may_have_the_name_of_nothing(proteins):
+    dataset = proteins(labels_of("NA", "ZN"), classes=("NA", "ZN"), kind="multiclass")
+    assert dataset.targets.tolist() == [0, 1]
+
+
+def test_numbers_with_decimal_commas_are_told_though_some_have_none(proteins):
+    for labels in (("45,2", "50", "61,9", "37,5"), ("1,5", "2", "3", "1,3E-05")):
+        assert "look like decimal commas" in error_of(proteins, labels_of(*labels))
+    assert proteins(labels_of("1", "2", "3")).kind == "multiclass"
 
 
 def test_spellings_of_one_truth_value_are_one_class(proteins):

@@ -56,6 +56,7 @@ def test_the_format_follows_from_the_name_and_fits_the_content(tmp_path, name, c
         ("t.tsv", "a,b\n1,2\n", "rename it to .csv"),
         ("t.csv", "a;b\n1;2\n", "semicolons"),
         ("t.dat", "a,b\n1,2\n", "the suffix '.dat' says no known format"),
+        ("t.xlsx", b"PK\x03\x04 and more", "an Excel workbook, which is not read; export it as CSV"),
         ("t", "a,b\n1,2\n", "no known format"),
         ("t.csv", "", "empty"),
         ("t.csv", "\ufeff\n\n", "empty"),
@@ -214,3 +215,9 @@ def test_damaged_parquet_is_refused(tmp_path):
     whole = parquet_bytes({"id": ["a"] * 100})
     with pytest.raises(UserError, match="damaged or unsupported Parquet"):
         read_table(written(tmp_path, "t.parquet", whole[:-20]), findings=Findings())
+
+
+def test_text_that_parquet_holds_as_bytes_is_read(tmp_path):
+    columns = {"id": [b"p", b"q"], "label": pa.array([b"1", None], pa.binary())}
+    table = read_table(written(tmp_path, "t.parquet", parquet_bytes(columns)), findings=Findings())
+    assert table.cells == {"id": ("p", "q"), "label": ("1", "")}

@@ -176,3 +176,13 @@ def test_drawing_proteins_covers_the_truth_where_drawing_pairs_does_not():
             covered[drawn] += interval.low <= truth <= interval.high
     assert covered["protein"] >= 90
     assert covered["pair"] <= 80
+
+
+def test_from_one_group_nothing_can_be_drawn():
+    targets, scores = np.array([0, 1, 1, 0], dtype=np.float32), np.array([0.1, 0.9, 0.4, 0.6])
+    found = statistic("binary", targets, scores, classes=CLASSES)
+    one, two = np.zeros((4, 1), dtype=int), np.array([[0], [0], [1], [1]])
+    generator = np.random.default_rng(0)
+    assert bootstrap_intervals(found, one, generator=generator) == {}
+    assert paired_difference(found, found, one, generator=generator) == {}
+    assert "aupr" in bootstrap_intervals(found, two, generator=generator)

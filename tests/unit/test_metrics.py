@@ -236,3 +236,11 @@ def test_certain_and_wrong_single_precision_probabilities_have_a_finite_log_loss
 def test_errors_are_better_low_and_agreement_is_better_high():
     lower = {name for names in METRIC_NAMES.values() for name in names if not higher_is_better(name)}
     assert lower == {"brier", "log_loss", "ece", "rmse", "mae"}
+
+
+def test_the_correlation_of_a_single_answer_is_zero_whatever_the_weights():
+    generator = np.random.default_rng(0)
+    for _ in range(200):
+        truths, weights = generator.integers(5, size=40), 1 / generator.integers(1, 8, size=40)
+        said = np.eye(5)[np.full(40, 2)]
+        assert measure("multiclass", truths, said, classes=tuple("abcde"), weights_N=weights)["mcc"] == 0

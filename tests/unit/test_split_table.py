@@ -246,10 +246,21 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work_and_the_input
     for out, message in (
         (str(tmp_path / "nowhere" / "split.tsv"), "there is no folder"),
         (str(tmp_path / "split.fasta"), "name a table to write"),
-        (settings.data, "is the table to be split"),
+        (settings.data, "is a file to be read .* would be overwritten"),
     ):
         with pytest.raises(UserError, match=message):
             peftide.split(dataclasses.replace(settings, out=out))
+
+
+@pytest.mark.parametrize("by", ["protein", "cluster"])
+def test_clusters_that_are_given_are_kept_however_the_table_is_split(tmp_path, by):
+    data, out = tmp_path / "proteins.csv", str(tmp_path / "split.csv")
+    rows = [f"p{i},{random_sequence(30, seed=i)},{i % 2},f{i // 2}" for i in range(60)]
+    data.write_text("\n".join(["id,sequence,label,family", *rows]))
+    peftide.split(SplitSettings(data=str(data), task="protein", by=by, column_cluster="family", out=out))
+    table = pd.read_csv(out)
+    assert table.groupby("cluster").size().tolist() == [2] * 30
+    assert (table.groupby("cluster").split.nunique() == 1).all() == (by == "cluster")
 
 
 def test_a_split_table_is_trained_on_as_it_is(tmp_path, esm_folder):

@@ -270,3 +270,12 @@ def test_test_pairs_are_classed_by_how_many_of_their_proteins_training_has_seen(
     dataset = Dataset("pair", "binary", make_proteins(6), members, None, ("no", "yes"), split)
     assert classify_test_pairs(dataset).tolist() == ["", "C1", "C2", "C3", "C3", ""]
     assert classify_test_pairs(dataset, np.array([0, 1, 2, 0, 4, 1])).tolist() == ["", "C1", "C2", "C2", "C1", ""]
+
+
+@pytest.mark.parametrize("number", [10, 20, 30, 50, 80, 200])
+def test_a_few_proteins_with_numbers_are_split_as_asked(number):
+    targets = np.random.default_rng(1).normal(size=number).astype(np.float32)
+    dataset = Dataset("protein", "regression", make_proteins(number), np.arange(number)[:, None], targets, ())
+    done, _ = random_split(dataset, val_fraction=0.1, test_fraction=0.1, generator=np.random.default_rng(0))
+    counts = [int((done.split_N == name).sum()) for name in SPLITS]
+    np.testing.assert_allclose(counts, [0.8 * number, 0.1 * number, 0.1 * number], atol=1)

@@ -207,6 +207,7 @@ CALIBRATION = {
     [
         ("kind", "eval", "calibration: kind"),
         ("target", "multiclass", "the calibration is that of a multiclass target"),
+        ("target", None, "calibration: target must be one of"),
         ("scores", [0.0, 2.0, 1.0], "rising numbers from 0 to 1"),
         ("scores", [0.5, 0.1, 1.0], "rising numbers from 0 to 1"),
         ("scores", [0.5], "as many as each other"),

@@ -83,12 +83,14 @@ def recognise(path: str) -> Format:
     suffix = "".join(suffixes[:-1][-1:] if gzipped else suffixes[-1:])
     head = _first_bytes(path, gzipped=gzipped)
     kind = KINDS.get(suffix)
+    looks = _looks_like(head)
+    if kind is None and looks is not None:
+        raise UserError(f"{path}: looks like {looks}, which is not read; export it as CSV or TSV text")
     if kind is None:
         known = " ".join(KINDS)
         raise UserError(
             f"{path}: the suffix {suffix!r} says no known format; rename it to one of {known}, each also with .gz"
         )
-    looks = _looks_like(head)
     if looks is None and kind != "parquet":
         kind = _text_kind(path, kind, head)
     elif looks != PARQUET or kind != "parquet":

@@ -22,9 +22,10 @@ TRUE_WORDS = words("1 1.0 true yes")
 NEGATIVE_WORDS = words("0 0.0 false f no n negative neg - noninteracting nonbinding absent inactive -1")
 POSITIVE_WORDS = words("1 1.0 true t yes y positive pos + interacting binding present active +1")
 NEGATIONS = words("non not no un in")
+NO_LABELS = words("nan na n/a #n/a null")  # what numpy and pandas, R, Excel and databases write for nothing
 
 _NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+,[0-9]+")
+_DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+(,[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 _LARGEST = float(np.finfo(np.float32).max)
 
 
@@ -61,8 +62,9 @@ def read_targets(
     rows = rows_by_value(texts)
     rows.pop("", None)
     labels = Labels(table, rows)
-    for label in [label for label in rows if label.casefold() == "nan"]:  # what numpy and pandas write for nothing
-        labels.report(label, f"label {quoted(label)} is no label", "fill it in or remove the row", findings)
+    for label in [label for label in rows if label.casefold() in NO_LABELS and label not in (classes or ())]:
+        mend = "fill it in or remove the row; a class of that name needs another"
+        labels.report(label, f"label {quoted(label)} is no label", mend, findings)
         rows.pop(label)
     if kind is None:
         kind = "binary" if task == "pair" else guess_kind(labels)
@@ -88,7 +90,8 @@ def guess_kind(labels: Labels) -> TargetKind:
     """
     if len(labels.rows) <= 2 or _is_truth(labels.rows):
         return "binary"
-    if all(_DECIMAL_COMMA.fullmatch(label) for label in labels.rows):
+    num_like = sum(_DECIMAL_COMMA.fullmatch(label) is not None for label in labels.rows)
+    if num_like >= 0.9 * len(labels.rows) and any(_has_comma(label) for label in labels.rows):
         mend = "write 0.5 for 0,5; or say --target multilabel where the comma separates"
         raise UserError(f"{labels.table.path}: the labels look like decimal commas; {mend}")
     numbers = {float(label) for label in labels.rows if _NUMBER.fullmatch(label)}
@@ -98,6 +101,10 @@ def guess_kind(labels: Labels) -> TargetKind:
     separator = _separator(labels.rows)
     parts = {part for label in labels.rows for part in _parts(label, separator)}
     return "multilabel" if separator is not None and len(parts) < len(labels.rows) else "multiclass"
+
+
+def _has_comma(label: str) -> bool:
+    return "," in label and _DECIMAL_COMMA.fullmatch(label) is not None
 
 
 def _regression(labels: Labels, *, findings: Findings) -> Targets:
@@ -161,7 +168,7 @@ def _is_reversed(first: str, second: str) -> bool:
         return False
     signs = _is_positive(first), _is_positive(second)
     prefix = as_word(second).removesuffix(as_word(first))
-    return signs in ((True, None), (None, False)) or prefix in NEGATIONS
+    return signs in ((True, False), (True, None), (None, False)) or prefix in NEGATIONS
 
 
 def _binary_code(label: str, classes: tuple[str, ...]) -> int | None:
@@ -204,9 +211,10 @@ def _multilabel(labels: Labels, *, classes: tuple[str, ...] | None, findings: Fi
     if len(known) > MOST_CLASSES:
         what = f"{len(known):,} different labels are too many"
         raise UserError(f"{labels.table.path}: {what}; name the right column with --column-label")
+    names = frozenset(known)
     for label, parts in parts_of.items():
         for part in parts:
-            if part not in known:
+            if part not in names:
                 _report_unknown(labels, label, part, classes=known, findings=findings)
     return _several(labels, known, parts_of=parts_of, findings=findings)
 

@@ -176,6 +176,7 @@ def _is_plain(kind: pa.DataType) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view, pa.types.is_integer)
+    tests += (pa.types.is_binary, pa.types.is_large_binary, pa.types.is_binary_view)
     others = (pa.types.is_floating, pa.types.is_boolean, pa.types.is_decimal, pa.types.is_null)
     return any(test(kind) for test in tests + others)
 
@@ -186,6 +187,8 @@ def _text(value: object) -> str:
         return value
     if value is None:
         return ""
+    if isinstance(value, bytes):  # what some programs write for text
+        return value.decode("utf-8", errors="backslashreplace")
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 RESIDUES = "LAGVSERTIDPKQNFYMHWCXBUZO"  # the amino-acid letters of ESM-2's vocabulary, in its order
 _CLEAN = re.compile(f"[{RESIDUES}]*")
+_ABSENT = frozenset({"NA", "NAN", "NULL", "NONE", "SEQUENCEUNAVAILABLE"})  # written in letters of residues, for nothing
 
 
 class Cleaned(NamedTuple):
@@ -21,8 +22,11 @@ class Cleaned(NamedTuple):
 def clean_sequence(text: str) -> Cleaned:
     """Upper case, no white space, no trailing `*` (one: the stop codon); nothing else is changed.
 
-    Letters beyond ASCII are left as they are (some become several letters in upper case) and reported as foreign.
+    Letters beyond ASCII are left as they are (some become several letters in upper case) and reported as foreign. What
+    R, pandas, databases and BioMart write where there is no sequence is none.
     """
+    if len(text) < 30 and "".join(text.split()).upper() in _ABSENT:
+        text = ""
     if _CLEAN.fullmatch(text):
         return Cleaned(text, "", recased=False, spaced=False, starred=False)
     joined = "".join(text.split())

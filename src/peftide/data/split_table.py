@@ -47,7 +47,8 @@ def split_table(settings: SplitSettings) -> SplitTable:
         dataset, clustering, val_fraction=settings.val_fraction, test_fraction=settings.test_fraction,
         num_negatives=len(dataset) - len(written.dataset), notes=(*written.dataset.notes, *notes),
     )  # fmt: skip
-    return SplitTable(_columns(dataset, written, None if clustering is None else clustering.cluster_P), report)
+    group_P = written.dataset.cluster_P if clustering is None else clustering.cluster_P
+    return SplitTable(_columns(dataset, written, group_P), report)
 
 
 def _columns(dataset: Dataset, written: Written, group_P: np.ndarray | None) -> dict[str, list[str]]:

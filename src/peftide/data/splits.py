@@ -108,7 +108,7 @@ def _split_by_group(
     members_NK = group_P[dataset.members_NK]
     used_groups, members_flat = np.unique(members_NK, return_inverse=True)
     groups_NK = members_flat.reshape(members_NK.shape)
-    strata_NC = strata(dataset)
+    strata_NC = strata(dataset, least_fraction=fractions_S[fractions_S > 0].min())
     strata_NC = strata_NC[:, strata_NC.any(axis=0)]
     wanted = fractions_S > 0  # a split of fraction 0 is not made
     names = [name for name, is_wanted in zip(SPLITS, wanted, strict=True) if is_wanted]
@@ -125,15 +125,19 @@ def _split_by_group(
     return done, tuple(_notes(done, noun))
 
 
-def strata(dataset: Dataset) -> np.ndarray:
-    """Membership (N, C) as 0/1 of each example in the strata to balance: classes, or quantile bins of a number."""
+def strata(dataset: Dataset, *, least_fraction: float) -> np.ndarray:
+    """Membership (N, C) as 0/1 of each example in the strata to balance: classes, or quantile bins of a number.
+
+    least_fraction: of the examples, in a part; there are no more bins than it has examples, for each part gets one.
+    """
     if dataset.targets is None:
         return np.ones((len(dataset), 1))
     if dataset.kind == "multilabel":
         none_N = dataset.targets.sum(axis=1) == 0
         return np.column_stack([dataset.targets, none_N]).astype(np.float64)
     if dataset.kind == "regression":
-        edges = np.unique(np.quantile(dataset.targets, np.linspace(0, 1, NUM_TARGET_BINS + 1)[1:-1]))
+        num_bins = max(1, min(NUM_TARGET_BINS, int(len(dataset) * least_fraction)))
+        edges = np.unique(np.quantile(dataset.targets, np.linspace(0, 1, num_bins + 1)[1:-1]))
         bin_N = np.searchsorted(edges, dataset.targets, side="right")
         return np.eye(len(edges) + 1)[bin_N]
     return np.eye(len(dataset.classes))[dataset.targets.astype(np.int64)]

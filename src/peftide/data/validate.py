@@ -18,8 +18,9 @@ SPLIT_WORDS: dict[str, str] = {
 
 
 def holds_splits(cells: Iterable[str]) -> bool:
-    """Whether every cell is a word for a split."""
-    return all(text.strip().casefold() in SPLIT_WORDS for text in set(cells))
+    """Whether cells say of what part an example is: all of them, or one says training, and then all of them should."""
+    found = {SPLIT_WORDS.get(text.strip().casefold()) for text in set(cells)}
+    return None not in found or "train" in found
 
 
 def read_split(table: Table, column: str, *, findings: Findings) -> np.ndarray:

@@ -69,6 +69,13 @@ def _table_format(path: Path) -> tuple[Literal["csv", "tsv", "parquet"], bool]:
     return kind, gzipped
 
 
+def check_not_input(out: str | Path, *inputs: str | None) -> None:
+    """Raise UserError where the file to write is one of those to read."""
+    for path in inputs:
+        if path is not None and os.path.exists(path) and os.path.exists(out) and os.path.samefile(path, out):
+            raise UserError(f"{out}: is a file to be read ({path}), and would be overwritten; name another to write")
+
+
 def check_place(path: str | Path) -> None:
     """Raise UserError where no file of this name can be written, before the work whose result it shall hold."""
     path = Path(path)

@@ -5,7 +5,7 @@ Shapes: N examples, C classes, P proteins.
 
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -28,6 +28,7 @@ from peftide.records import Dataset, SplitName, TargetKind
 
 WANTED_PRECISIONS = (0.5, 0.75, 0.9, 0.95, 0.99)
 MOST_REPLICATES, FEWEST_REPLICATES = 1000, 200
+FEWEST_GROUPS = 10  # of proteins or clusters: an interval from drawing fewer is far too narrow
 SCORES_DRAWN = 5_000_000  # examples times replicates that a bootstrap aims at
 
 Scores = Mapping[SplitName, np.ndarray]  # by held-out split, as `metrics.measure` takes them
@@ -142,7 +143,7 @@ def assess(
             if part.kind in ("multiclass", "multilabel")
         },
         baselines=compared,
-        verdict=verdict(compared, metric, judged),
+        verdict=_verdict(compared, parts, scores, judged),
         calibration=calibration,
         calibration_checks={}
         if calibration is None
@@ -163,25 +164,41 @@ def num_replicates(num_examples: int) -> int:
     return int(np.clip(SCORES_DRAWN // max(1, num_examples), FEWEST_REPLICATES, MOST_REPLICATES))
 
 
-def verdict(compared: Mapping[str, Comparison], metric: str, judged: SplitName | None) -> str:
-    """One sentence on whether the language model adds anything to the best baseline of the judged part."""
-    known = {
-        name: (row, row.difference)
-        for name, row in compared.items()
-        if row.difference is not None and metric in row.metrics[str(judged)]
-    }
-    if not known or judged is None:
+def verdict(
+    compared: Mapping[str, Comparison],
+    metric: str,
+    judged: SplitName | None,
+    *,
+    value: float | None = None,
+    num_groups: int = 0,
+) -> str:
+    """One sentence on whether the language model adds anything to the best baseline of the judged part.
+
+    value: the model's metric there, None where it is not defined; num_groups: what the bootstrap draws from.
+    """
+    if not compared or judged is None:
         return "Not compared with any baseline, so it is not known whether the language model adds anything."
-    sign = 1 if higher_is_better(metric) else -1
-    best = max(known, key=lambda name: sign * known[name][0].metrics[judged][metric])
-    row, difference = known[best]
-    theirs = row.metrics[judged][metric]
     part = "test" if judged == "test" else "validation"
+    reached = {name: row.metrics[judged][metric] for name, row in compared.items() if metric in row.metrics[judged]}
+    known = {name: row.difference for name, row in compared.items() if row.difference is not None and name in reached}
+    if value is None or not known:
+        why = f"leaves {metric} undefined, for the model or for every baseline"
+        if num_groups == 1:
+            why = "is of one protein, or of one cluster of similar ones"
+        return f"The {part} part {why}, so it is not known whether the language model adds anything."
+    sign = 1 if higher_is_better(metric) else -1
+    best = max(known, key=lambda name: sign * reached[name])
+    difference = known[best]
     numbers = (
-        f"{part} {metric} {theirs + difference.estimate:.3f} against {theirs:.3f} of the best baseline, {best} "
+        f"{part} {metric} {value:.3f} against {reached[best]:.3f} of the best baseline, {best} "
         f"(difference {difference.estimate:+.3f}, {difference.confidence:.0%} interval {difference.low:+.3f} to "
         f"{difference.high:+.3f})"
     )
+    if num_groups < FEWEST_GROUPS:
+        return (
+            f"The {part} part has only {num_groups} proteins or clusters of them, too few to say whether the language "
+            f"model adds anything: {numbers}."
+        )
     low, high = sorted((sign * difference.low, sign * difference.high))
     if low > 0:
         return f"The language model adds to what simple predictors know: {numbers}."
@@ -214,6 +231,16 @@ def _compare(
         )
 
 
+def _verdict(
+    compared: Mapping[str, Comparison], parts: Mapping[SplitName, Dataset], scores: Scores, judged: SplitName | None
+) -> str:
+    if judged is None:
+        return verdict(compared, "", None)
+    part, metric = parts[judged], main_metric(parts[judged].kind)
+    value = _measure(part, scores[judged]).get(metric)
+    return verdict(compared, metric, judged, value=value, num_groups=len(np.unique(part.member_groups())))
+
+
 def _difference(
     dataset: Dataset,
     scores: Scores,
@@ -222,17 +249,33 @@ def _difference(
     *,
     generator: np.random.Generator,
 ) -> Difference | None:
+    """The model's main metric minus the baseline's; None where a metric is not defined, or nothing can be drawn.
+
+    A baseline that answers the same for all has the prevalence for AUPR. In finite samples, and more so in replicates,
+    the AUPR of a random order is above that: so the interval is that of the difference to a random order, the model's
+    own scores shuffled, moved to the estimate.
+    """
     if judged is None:
         return None
-    part = dataset.part(judged)
-    differences = paired_difference(
+    part, metric, theirs = dataset.part(judged), main_metric(dataset.kind), found.scores[judged]
+    is_constant = bool((theirs == theirs[:1]).all())
+    if is_constant:
+        theirs = scores[judged][generator.permutation(len(part))]
+    difference = paired_difference(
         _statistic(part, scores[judged]),
-        _statistic(part, found.scores[judged]),
+        _statistic(part, theirs),
         part.member_groups(),
         generator=generator,
         num_replicates=num_replicates(len(part)),
-    )
-    return differences.get(main_metric(dataset.kind))
+    ).get(metric)
+    reached = _measure(part, found.scores[judged]).get(metric)
+    if difference is None or reached is None:
+        return None
+    if not is_constant:
+        return difference
+    estimate = _measure(part, scores[judged])[metric] - reached
+    shift = estimate - difference.estimate
+    return replace(difference, estimate=estimate, low=difference.low + shift, high=difference.high + shift)
 
 
 def _targets(part: Dataset) -> np.ndarray:
@@ -261,17 +304,23 @@ def _statistic(part: Dataset, scores: np.ndarray):
 
 
 def _check(part: Dataset, raw: np.ndarray, corrected: np.ndarray) -> CalibrationCheck:
-    truths = _truths(part.kind, _targets(part), len(part.classes)).ravel()
-    curves = {"before": raw.astype(np.float64).ravel(), "after": corrected.ravel()}
+    curves = {
+        name: _outcomes(part.kind, _targets(part), values)
+        for name, values in (("before", raw.astype(np.float64)), ("after", corrected))
+    }
     return CalibrationCheck(
-        ece={name: calibration_error(truths, values) for name, values in curves.items()},
-        reliability={name: reliability_curve(truths, values) for name, values in curves.items()},
+        ece={name: calibration_error(*curve) for name, curve in curves.items()},
+        reliability={name: reliability_curve(*curve) for name, curve in curves.items()},
     )
 
 
-def _truths(kind: TargetKind, targets: np.ndarray, num_classes: int) -> np.ndarray:
-    """1.0 where the outcome that a probability is of has happened, in the shape of the scores."""
-    return np.eye(num_classes)[targets] if kind == "multiclass" else (targets > 0.5).astype(np.float64)
+def _outcomes(kind: TargetKind, targets: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """1.0 where what a probability is of has happened, and the probabilities: of one class among several, that of the
+    class that is named.
+    """
+    if kind == "multiclass":
+        return (scores.argmax(axis=1) == targets).astype(np.float64), scores.max(axis=1)
+    return (targets > 0.5).astype(np.float64).ravel(), scores.ravel()
 
 
 def _is_two_sided(part: Dataset | None) -> bool:

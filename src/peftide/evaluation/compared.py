@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftide.errors import UserError
-from peftide.evaluation.assessment import num_replicates
+from peftide.evaluation.assessment import FEWEST_GROUPS, num_replicates
 from peftide.evaluation.intervals import (
     Difference,
     Interval,
@@ -100,6 +100,11 @@ def check_measurable(test: Dataset, metric: str) -> None:
         raise UserError("there are no test examples, on which methods are compared; mark some rows with test")
     assert test.targets is not None
     shape = (len(test), len(test.classes)) if test.kind in ("multiclass", "multilabel") else (len(test),)
+    if len(np.unique(test.member_groups())) < 2:
+        raise UserError(
+            "all test examples are of one protein, or of one cluster of similar ones, so nothing can be drawn to tell "
+            "methods apart; mark examples of other proteins with test"
+        )
     known = measure(test.kind, test.targets, np.full(shape, 0.5), classes=test.classes)
     if metric not in known:
         raise UserError(
@@ -194,6 +199,14 @@ def tell(methods: Sequence[MethodSummary], baselines: Mapping[str, float], metri
         name = max(baselines, key=lambda name: sign * baselines[name])
         said.append(f"The best predictor without a language model, {name}, reaches {metric} {baselines[name]:.3f}.")
     return tuple(said)
+
+
+def remark_on_groups(num_groups: int) -> tuple[str, ...]:
+    """What there is to say where the test part has few proteins or clusters to draw from."""
+    if num_groups >= FEWEST_GROUPS:
+        return ()
+    said = f"The test part has only {num_groups} proteins or clusters: its intervals are far too narrow to rely on."
+    return (said,)
 
 
 def _seeds(method: MethodSummary) -> str:

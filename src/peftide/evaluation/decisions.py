@@ -48,7 +48,8 @@ def multiclass_metrics(confusion_CC: np.ndarray) -> dict[str, float]:
     total = confusion_CC.sum()
     truths_C, said_C, right_C = confusion_CC.sum(axis=1), confusion_CC.sum(axis=0), np.diag(confusion_CC)
     present_C = truths_C > 0
-    spread = np.sqrt(total**2 - truths_C @ truths_C) * np.sqrt(total**2 - said_C @ said_C)
+    one_answer = (truths_C > 0).sum() == 1 or (said_C > 0).sum() == 1  # then rounding could leave a spread below zero
+    spread = 0.0 if one_answer else np.sqrt(total**2 - truths_C @ truths_C) * np.sqrt(total**2 - said_C @ said_C)
     covariance = right_C.sum() * total - truths_C @ said_C
     return {
         "accuracy": float(right_C.sum() / total),

@@ -36,16 +36,21 @@ def dipeptide_composition(sequences: tuple[str, ...]) -> np.ndarray:
 
 def standardise(table_PF: np.ndarray, *, fitted_on: np.ndarray) -> np.ndarray:
     """Columns shifted and scaled to mean 0 and standard deviation 1 over the rows `fitted_on`, float32."""
-    spread_F = table_PF[fitted_on].std(axis=0)
-    return ((table_PF - table_PF[fitted_on].mean(axis=0)) / np.where(spread_F > 0, spread_F, 1)).astype(np.float32)
+    table_PF = table_PF.astype(np.float64)  # in float32 a constant column has a spread, of rounding
+    mean_F, spread_F = table_PF[fitted_on].mean(axis=0), table_PF[fitted_on].std(axis=0)
+    varies_F = spread_F > 1e-6 * np.maximum(np.abs(mean_F), 1e-3)
+    return ((table_PF - mean_F) / np.where(varies_F, spread_F, 1)).astype(np.float32)
 
 
 def principal_components(table_PF: np.ndarray, *, fitted_on: np.ndarray, num_components: int) -> np.ndarray:
-    """The table along the (at most `num_components`) widest directions of the rows `fitted_on`, float32."""
-    centred = table_PF - table_PF[fitted_on].mean(axis=0)
-    covariance = centred[fitted_on].T @ centred[fitted_on]
-    directions = np.linalg.eigh(covariance.astype(np.float64))[1][:, ::-1][:, :num_components]
-    return (centred @ directions).astype(np.float32)
+    """The table along the (at most `num_components`) widest directions of the rows `fitted_on`, float32.
+
+    Directions along which these rows do not differ are left out; n rows have n - 1 others at most.
+    """
+    centred = (table_PF - table_PF[fitted_on].mean(axis=0)).astype(np.float64)
+    widths, directions = np.linalg.eigh(centred[fitted_on].T @ centred[fitted_on])
+    num_wide = max(1, int((widths > 1e-6 * widths[-1]).sum()))
+    return (centred @ directions[:, ::-1][:, : min(num_components, num_wide)]).astype(np.float32)
 
 
 def example_features(table_PF: np.ndarray, members_NK: np.ndarray) -> np.ndarray:

@@ -29,13 +29,15 @@ def precision_at_prevalence(
 ) -> float | None:
     """Precision of scores at or above `threshold` where a fraction `prevalence` (0 to 1) is positive.
 
-    None when no example passes; NaN never. Raises AssertionError unless both answers occur.
+    The share of negatives that pass is taken as (passed + 1) / (negatives + 1): that none of twenty passed does not
+    show that none of a thousand will. None when no example passes; NaN never. Raises AssertionError unless both answers
+    occur.
     """
     said_N, truths_N = scores_N >= threshold, targets_N > 0.5
     assert truths_N.any(), "precision needs a positive example"
     assert not truths_N.all(), "precision needs a negative example"
     found = said_N[truths_N].mean() * prevalence
-    false = said_N[~truths_N].mean() * (1 - prevalence)
+    false = (said_N[~truths_N].sum() + 1) / ((~truths_N).sum() + 1) * (1 - prevalence)
     return float(found / (found + false)) if said_N.any() else None
 
 
@@ -44,8 +46,7 @@ def threshold_for_precision(
 ) -> float | None:
     """The lowest threshold whose precision at `prevalence` is at least the one wanted; None when none reaches it.
 
-    Choose it on validation. The share of negatives that pass is taken as (passed + 1) / (negatives + 1): that none of a
-    thousand passed does not show that none of a million will.
+    Choose it on validation. The share of negatives that pass is taken as in `precision_at_prevalence`.
     """
     ranking = rank(targets_N > 0.5, scores_N)
     counts = count(ranking)

@@ -91,7 +91,7 @@ def effects_of(finished: Sequence[Trial], varied: Mapping[str, Scale]) -> tuple[
 
 
 def _effect(name: str, scale: Scale, settings: Sequence[Any], values_N: np.ndarray) -> Effect:
-    labels, level_N = _levels(settings) if scale == "listed" else _quarters(settings)
+    labels, level_N = _levels(settings) if scale == "listed" else quarters(settings)
     groups = [values_N[level_N == number] for number in range(len(labels))]
     medians = [float(np.median(group)) for group in groups]
     spread, variance = np.ptp(values_N), values_N.var()
@@ -112,7 +112,7 @@ def _levels(settings: Sequence[Any]) -> tuple[list[str], np.ndarray]:
     return [value_text(value) for value in different], np.array([different.index(value) for value in settings])
 
 
-def _quarters(settings: Sequence[Any]) -> tuple[list[str], np.ndarray]:
+def quarters(settings: Sequence[Any]) -> tuple[list[str], np.ndarray]:
     """Quarters of the trials by a number, and in which of them (N,) each trial is; equal numbers are in one."""
     numbers_N = np.array(settings, dtype=np.float64)
     edges = np.quantile(numbers_N, [0.25, 0.5, 0.75])

@@ -12,6 +12,7 @@ from peftide.data.findings import Findings
 from peftide.data.portions import PortionSize, outlines_digest
 from peftide.data.protein_scan import Scan, ScanRules, scan_proteins
 from peftide.data.proteins import find_proteins
+from peftide.data.writers import check_not_input
 from peftide.errors import UserError
 from peftide.inference.computing import computing
 from peftide.inference.parts_folder import interruptible, parts_folder, remove_parts
@@ -36,6 +37,7 @@ def embed_file(settings: EmbedSettings, console: Console, *, portion: PortionSiz
     same place, a full disk.
     """
     check_embedding_path(settings.out)
+    check_not_input(settings.out, settings.data)
     embedder = load_embedder(settings)
     scan = _scan(settings, embedder, portion or (RESIDUE_PORTION if settings.per_residue else VECTOR_PORTION), console)
     manifest = {"format": 1, "proteins": outlines_digest(scan.checked.outlines)} | embedder.identity()

@@ -106,7 +106,8 @@ def _tell(found: Evaluation, console: Console) -> None:
         within = f"  ({known.confidence:.0%} interval {known.low:.4f} to {known.high:.4f})" if known else ""
         console.print(f"{name:26s} {value:.4f}{within}" if known else f"{name:26s} {value}", highlight=False)
     if found.per_cluster:
-        told = ", ".join(f"{name} {found.per_cluster[name]:.4f}" for name in found.metrics if name in found.intervals)
+        shown = [name for name in found.intervals if name in found.per_cluster]
+        told = ", ".join(f"{name} {found.per_cluster[name]:.4f}" for name in shown)
         console.print(f"each cluster of similar proteins counted once: {told}", highlight=False)
 
 

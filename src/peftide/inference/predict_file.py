@@ -20,7 +20,7 @@ from peftide.data.example_file import scan_examples, stand_alone
 from peftide.data.member_file import ROWS_AT_ONCE, MemberFile, member_file
 from peftide.data.member_scan import scan_members
 from peftide.data.portions import PortionSize, ProteinsInMemory, outlines_digest
-from peftide.data.writers import check_table_path, write_rows
+from peftide.data.writers import check_not_input, check_table_path, write_rows
 from peftide.inference.computing import computing
 from peftide.inference.embedding_tables import values_of
 from peftide.inference.live_bars import live_bar
@@ -70,6 +70,7 @@ def predict_file(
     prediction of another kind at the same place, a full disk.
     """
     check_table_path(settings.out)
+    check_not_input(settings.out, settings.data, settings.sequences)
     predictor = load_predictor(settings)
     wanted = data_settings(predictor.model, settings)
     if stand_alone(wanted):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from peftide.config import PredictSettings, TableSettings
 from peftide.data.files import file_digest, recognise
-from peftide.data.writers import check_table_path
+from peftide.data.writers import check_not_input, check_table_path
 from peftide.errors import UserError
 from peftide.inference.parts_folder import interruptible, parts_folder, remove_parts
 from peftide.inference.predict import answer_columns, scores_of
@@ -46,6 +46,7 @@ def _predict_together(
 ) -> Written:
     """The models one after another, so that one is in memory at a time; what each has scored is kept till the end."""
     check_table_path(settings.out)
+    check_not_input(settings.out, settings.data, settings.sequences)
     check_answers(settings, facts.target)
     for path in (settings.data, *([settings.sequences] if settings.sequences else [])):
         recognise(path)

@@ -20,7 +20,7 @@ from rich.console import Console
 from peftide.config import ScreenSettings
 from peftide.data.portions import Portion
 from peftide.data.proteins import read_proteins
-from peftide.data.writers import check_place
+from peftide.data.writers import check_not_input, check_place
 from peftide.errors import UserError
 from peftide.inference.caching import frozen_vectors
 from peftide.inference.computing import computing
@@ -74,7 +74,7 @@ def run_screen(settings: ScreenSettings, console: Console, *, estimate_from_pair
     of pairs, data, settings, an unfinished screen of another kind at the same place.
     """
     out = Path(settings.out)
-    _check_out(out)
+    _check_out(out, settings)
     model, encoder, token_budget = load_for_inference(settings.bundle, settings)
     _check_model(model, settings)
     space, table = _read_pairs(settings, console)
@@ -120,10 +120,11 @@ def run_screen(settings: ScreenSettings, console: Console, *, estimate_from_pair
     return done
 
 
-def _check_out(out: Path) -> None:
+def _check_out(out: Path, settings: ScreenSettings) -> None:
     if out.suffix != ".parquet":
         raise UserError(f"--out {out}: pairs are written as Parquet; give a name that ends in .parquet")
     check_place(out)
+    check_not_input(out, settings.data, settings.against)
 
 
 def _check_model(model: PropertyModel, settings: ScreenSettings) -> None:

@@ -143,12 +143,14 @@ def _calibration_problems(stored: Mapping[str, Any]) -> Iterator[str]:
         yield f"kind must be one of {', '.join(get_args(CalibrationKind))}, not {shown(kind)}"
     if not isinstance(stored.get("log_losses"), dict):
         yield f"log_losses {MISSING}"
+    if (target := stored.get("target")) not in get_args(TargetKind):
+        yield f"target must be one of {', '.join(get_args(TargetKind))}, not {shown(target)}"
     knots = [stored.get(name) for name in ("scores", "probabilities")]
     if not all(isinstance(numbers, list) and _is_rising(numbers) for numbers in knots):
         yield "scores and probabilities must be rising numbers from 0 to 1"
     elif len(knots[0] or ()) != len(knots[1] or ()) or (kind == "isotonic" and not knots[0]):
         yield "scores and probabilities must be as many as each other"
-    if kind == "temperature":
+    if kind == "temperature" or "temperature" not in stored:
         yield from _number(stored, "temperature", Interval(TEMPERATURES[0] / 2, TEMPERATURES[1] * 2))
 
 

@@ -42,17 +42,18 @@ def subtitle_of(facts: RunFacts) -> str:
 def question_of(facts: RunFacts) -> str:
     """What the model answers."""
     target = facts.model.target
-    if facts.model.task == "pair":
+    if facts.model.task == "pair" and target.kind == "binary":
         return "Do two proteins interact?"
     if facts.model.task == "symmetry":
         return "Which symmetry does a homo-oligomer have?"
     if target.kind == "binary":
         return f"Is a protein {target.classes[1]} or {target.classes[0]}?"
+    what = "a pair of proteins" if facts.model.task == "pair" else "a protein"
     if target.kind == "regression":
         label = facts.settings.get("column_label")
-        return f"What is the {label} of a protein?" if label else "What value does a protein have?"
+        return f"What is the {label} of {what}?" if label else f"What value does {what} have?"
     shown = ", ".join(target.classes[:6]) + (", ..." if len(target.classes) > 6 else "")
-    which = "classes does a protein belong to" if target.kind == "multiclass" else "labels does a protein have"
+    which = f"classes does {what} belong to" if target.kind == "multiclass" else f"labels does {what} have"
     return f"Which of {len(target.classes)} {which} ({shown})?"
 
 

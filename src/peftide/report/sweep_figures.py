@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter, StrMethodFormatter
 
-from peftide.evaluation.robustness import Effect, SweepResult, value_text
+from peftide.evaluation.robustness import Effect, SweepResult, quarters, value_text
 from peftide.report.charts import INK, MUTED, PAPER, SERIES, draw
 from peftide.report.wording import metric_words
 
@@ -36,7 +36,7 @@ def _row_of_panels(result: SweepResult, effects: Sequence[Effect], number: int) 
     def paint(axes: Sequence[Axes]) -> None:
         for axis, effect in zip(axes, effects, strict=True):
             place = _by_value if effect.scale == "listed" else _along_numbers
-            position_N, groups = place(axis, [trial.values[effect.name] for trial in shown])
+            position_N, groups = place(axis, [trial.values[effect.name] for trial in shown], finished_N)
             if effect.scale == "logarithmic":
                 axis.set_xscale("log")
                 axis.xaxis.set_major_formatter(StrMethodFormatter("{x:.4g}"))
@@ -61,14 +61,15 @@ def _row_of_panels(result: SweepResult, effects: Sequence[Effect], number: int) 
     return draw(paint, name=f"settings-{number}", description=described, width=width, height=3.4, panel_widths=widths)
 
 
-def _along_numbers(axis: Axes, settings: Sequence[Any]) -> tuple[np.ndarray, list[Group]]:
-    """Each trial at its number; a group for each quarter of the trials."""
-    position_N = np.array(settings, dtype=np.float64)
-    quarters = [rows for rows in np.array_split(np.argsort(position_N, kind="stable"), 4) if len(rows)]
-    return position_N, [(rows, position_N[rows].min(), position_N[rows].max()) for rows in quarters]
+def _along_numbers(axis: Axes, settings: Sequence[Any], finished_N: np.ndarray) -> tuple[np.ndarray, list[Group]]:
+    """Each trial at its number; a group for each quarter of the finished trials, as in the table."""
+    position_N, rows_F = np.array(settings, dtype=np.float64), np.flatnonzero(finished_N)
+    quarter_F = quarters(position_N[rows_F].tolist())[1]
+    groups = [rows_F[quarter_F == quarter] for quarter in range(quarter_F.max() + 1)]
+    return position_N, [(rows, position_N[rows].min(), position_N[rows].max()) for rows in groups]
 
 
-def _by_value(axis: Axes, settings: Sequence[Any]) -> tuple[np.ndarray, list[Group]]:
+def _by_value(axis: Axes, settings: Sequence[Any], finished_N: np.ndarray) -> tuple[np.ndarray, list[Group]]:
     """Each trial above the name of its value, equal ones beside each other; a group per value."""
     are_numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in settings)
     different = sorted(set(settings)) if are_numbers else list(dict.fromkeys(settings))

@@ -104,13 +104,15 @@ def glossary(metrics: list[str]) -> tuple[tuple[str, str], ...]:
 
 
 def number(value: float | None) -> str:
-    """Three decimals below 10, two below 1,000, none beyond and for counts."""
+    """Three decimals below 10, two below 1,000, none beyond and for counts; three digits of what is very small."""
     if value is None:
         return ABSENT
     if value < 0:
         return "\N{MINUS SIGN}" + number(-value)
     if isinstance(value, int) or value >= 1000:
         return f"{value:,.0f}"
+    if 0 < value < 0.0005:
+        return f"{value:.2e}"
     return f"{value:.3f}" if value < 10 else f"{value:.2f}"
 
 

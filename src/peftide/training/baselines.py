@@ -71,14 +71,14 @@ def _key(name: str, subject: Subject) -> str:
 
 
 def _all_baselines(subject: Subject, console: Console) -> dict[str, Baseline]:
-    known = PAIR_BASELINES if subject.dataset.members_NK.shape[1] == 2 else BASELINES
-    return {
-        **known,
-        "homology": lambda dataset, generator: homology_transfer(_relatives(dataset, subject.settings, console))(
-            dataset, generator
-        ),
-        "random-backbone": lambda dataset, generator: _random_backbone(subject, dataset, console),
-    }
+    is_pair, is_binary = subject.dataset.members_NK.shape[1] == 2, subject.dataset.kind == "binary"
+    found = dict(PAIR_BASELINES if is_pair and is_binary else BASELINES)
+    if is_binary or not is_pair:  # how labels other than yes and no would go from pair to pair, nobody has said
+        found["homology"] = lambda dataset, generator: homology_transfer(
+            _relatives(dataset, subject.settings, console)
+        )(dataset, generator)
+    found["random-backbone"] = lambda dataset, generator: _random_backbone(subject, dataset, console)
+    return found
 
 
 def _relatives(dataset: Dataset, settings: TrainSettings, console: Console) -> Matches:

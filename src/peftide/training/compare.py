@@ -19,6 +19,7 @@ from peftide.evaluation.compared import (
     Variant,
     check_measurable,
     chosen_of,
+    remark_on_groups,
     summarise,
     tell,
 )
@@ -221,7 +222,8 @@ def _read_results(
         scores[variant, settings.seed] = _test_scores(folder, facts, test)
         baselines = {name: row[metric] for name, row in _baselines(facts).items() if metric in row} | baselines
     methods = summarise(test, runs, scores, metric=metric, groups_NK=test.member_groups(), seed=seed)
-    return MethodComparison(metric, tuple(runs), methods, baselines, tell(methods, baselines, metric))
+    said = (*tell(methods, baselines, metric), *remark_on_groups(len(np.unique(test.member_groups()))))
+    return MethodComparison(metric, tuple(runs), methods, baselines, said)
 
 
 def _baselines(facts: RunFacts) -> dict[str, dict[str, float]]:

@@ -102,7 +102,7 @@ def _split(dataset: Dataset, settings: TrainSettings, console: Console) -> Datas
         generator=np.random.default_rng(seed),
     )  # fmt: skip
     _say(notes, console)
-    cluster_P = None if clustering is None else clustering.cluster_P
+    cluster_P = dataset.cluster_P if clustering is None else clustering.cluster_P
     return replace(dataset, notes=(*dataset.notes, *notes), cluster_P=cluster_P)
 
 

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from peftide.errors import UserError
-from peftide.evaluation.metrics import higher_is_better, measure
+from peftide.evaluation.metrics import METRIC_NAMES, higher_is_better, measure
 from peftide.inference.encoder import Encoder
 from peftide.inference.predict import score_examples
 from peftide.models.property_model import PropertyModel
@@ -285,6 +285,6 @@ class Trainer:
         if self.schedule.metric not in values:
             raise UserError(
                 f"metric {self.schedule.metric} is not defined on the validation examples; "
-                f"choose one of {', '.join(values)}"
+                f"choose one of {', '.join(name for name in METRIC_NAMES[self.validation.kind] if name in values)}"
             )
         return self.ranks.document_from_first(values[self.schedule.metric])  # to the last bit on every rank
