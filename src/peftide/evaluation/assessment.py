@@ -258,6 +258,9 @@ def _difference(
     if judged is None:
         return None
     part, metric, theirs = dataset.part(judged), main_metric(dataset.kind), found.scores[judged]
+    reached = _measure(part, theirs).get(metric)
+    if reached is None:
+        return None
     is_constant = bool((theirs == theirs[:1]).all())
     if is_constant:
         theirs = scores[judged][generator.permutation(len(part))]
@@ -268,10 +271,7 @@ def _difference(
         generator=generator,
         num_replicates=num_replicates(len(part)),
     ).get(metric)
-    reached = _measure(part, found.scores[judged]).get(metric)
-    if difference is None or reached is None:
-        return None
-    if not is_constant:
+    if difference is None or not is_constant:
         return difference
     estimate = _measure(part, scores[judged])[metric] - reached
     shift = estimate - difference.estimate
