@@ -34,11 +34,13 @@ MOST_NEIGHBOURS = 25
 class BaselineScores:
     """Scores of a baseline for the validation and the test part, in the order of `dataset.part(...)`.
 
-    scores: as `metrics.measure` takes them. note: one sentence on what the predictor is, for the report.
+    scores: as `metrics.measure` takes them. note: one sentence on what the predictor is, for the report. seconds: that
+    it took, where it was computed before.
     """
 
     scores: dict[SplitName, np.ndarray]
     note: str
+    seconds: float | None = None
 
 
 Baseline = Callable[[Dataset, np.random.Generator], BaselineScores]

@@ -1,5 +1,6 @@
 """The baselines of a run: those that know no model, homology transfer, and the same head on a random backbone."""
 
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Literal
@@ -59,7 +60,9 @@ def _once(key: str, baseline: Baseline, scored: dict[str, BaselineScores]) -> Ba
 
     def score(dataset: Dataset, generator: np.random.Generator) -> BaselineScores:
         if key not in scored:
-            scored[key] = baseline(dataset, generator)
+            started = time.perf_counter()
+            found = baseline(dataset, generator)
+            scored[key] = replace(found, seconds=time.perf_counter() - started)
         return scored[key]
 
     return score
