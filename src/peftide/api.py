@@ -24,6 +24,7 @@ from peftide.config import (
 from peftide.data.audit import Audit
 from peftide.data.audit import audit as audit_dataset
 from peftide.data.audit_text import render
+from peftide.data.files import data_digests
 from peftide.data.lenient import read_leniently
 from peftide.data.split_report import SplitReport, render_split
 from peftide.data.split_table import split_table
@@ -44,7 +45,6 @@ from peftide.report.run_report import write_report
 from peftide.training.compare import run_compare
 from peftide.training.demo import run_demo
 from peftide.training.doctor import Check, run_doctor
-from peftide.training.examples import data_digests
 from peftide.training.plan import Plan, run_plan
 from peftide.training.ranks import joined
 from peftide.training.run import Run, assist_training, run_training

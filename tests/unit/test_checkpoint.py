@@ -23,8 +23,9 @@ from peftide.errors import UserError
 from peftide.training import baselines as training_baselines
 from peftide.training import demo
 from peftide.training.checkpoint import Checkpoints, Snapshot, unfinished_run
-from peftide.training.loop import INTERRUPTED, Trainer
+from peftide.training.loop import Trainer
 from peftide.training.run import run_training
+from peftide.training.state import INTERRUPTED
 
 # Ends the process without warning after so many optimiser steps of the run that it begins
 DIES = """

@@ -58,6 +58,18 @@ def predict(settings: PredictSettings) -> tuple[pd.DataFrame, str]:
     return pd.read_parquet(settings.out), said.getvalue()
 
 
+def interrupted_while_writing(monkeypatch, module, settings: PredictSettings) -> None:
+    """A prediction that Ctrl-C ends where `module` begins to write its answers."""
+
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(module, "write_answers", stop)
+        with pytest.raises(KeyboardInterrupt):
+            predict(settings)
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_of_a_folder_of_bundles_are_the_mean_of_theirs(trained, tmp_path, kind):
     bundles, data = trained(kind)
@@ -148,13 +160,7 @@ def test_another_threshold_may_be_given_when_a_model_was_interrupted(trained, tm
     bundles, data = trained("pair")
     settings = given(data, bundles, tmp_path / "scores.parquet")
 
-    def stop(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(predict_file_module, "write_answers", stop)
-    with pytest.raises(KeyboardInterrupt):
-        predict(settings)
-    monkeypatch.undo()
+    interrupted_while_writing(monkeypatch, predict_file_module, settings)
     assert (tmp_path / ".scores.parquet.parts" / ".1-seed-0.parquet.parts").is_dir()
     found, _ = predict(replace(settings, threshold=0.01))
     assert list(found.prediction) == ["1"] * len(found)
@@ -165,13 +171,7 @@ def test_scores_that_were_damaged_or_are_of_other_examples_are_found_out(trained
     settings = given(data, bundles, tmp_path / "scores.parquet")
     folder = tmp_path / ".scores.parquet.parts"
 
-    def stop(*arguments, **options):
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr(predict_together, "write_answers", stop)
-    with pytest.raises(KeyboardInterrupt):
-        predict(settings)
-    monkeypatch.undo()
+    interrupted_while_writing(monkeypatch, predict_together, settings)
     tables = sorted(folder.glob("*.parquet"))
     assert [path.name for path in tables] == ["1-seed-0.parquet", "2-seed-1.parquet"]
     kept = tables[1].read_bytes()
@@ -181,6 +181,12 @@ def test_scores_that_were_damaged_or_are_of_other_examples_are_found_out(trained
     pd.read_parquet(tables[0]).iloc[:-1].to_parquet(tables[1], index=False)
     with pytest.raises(UserError, match=r"2-seed-1\.parquet: is damaged \(other examples than in 1-seed-0\.parquet\)"):
         predict(settings)
+    tables[1].write_bytes(kept)
+    whole = tables[0].read_bytes()
+    pd.read_parquet(tables[0]).iloc[:0].to_parquet(tables[0], index=False)
+    with pytest.raises(UserError, match=r"1-seed-0\.parquet: is damaged \(fewer examples than in 2-seed-1\.parquet\)"):
+        predict(settings)
+    tables[0].write_bytes(whole)
     tables[1].unlink()
     assert len(predict(settings)[0]) == len(pd.read_csv(data["data"], sep="\t"))
 

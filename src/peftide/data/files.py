@@ -16,6 +16,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Literal
 
+from peftide.config import TableSettings
 from peftide.errors import UserError
 
 FileKind = Literal["csv", "tsv", "parquet", "fasta"]
@@ -61,6 +62,16 @@ def file_digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes, in hexadecimal."""
     with open(path, "rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def files_of(settings: TableSettings) -> list[str]:
+    """The files that examples are read from."""
+    return [settings.data, *([settings.sequences] if settings.sequences else [])]
+
+
+def data_digests(settings: TableSettings) -> dict[str, str]:
+    """SHA-256 of each file that the examples are read from, by its name."""
+    return {name: file_digest(name) for name in files_of(settings)}
 
 
 @dataclass(frozen=True)

@@ -17,6 +17,7 @@ from peftide.evaluation.intervals import (
     Interval,
     Spread,
     bootstrap_intervals,
+    can_draw,
     paired_difference,
     spread_over_seeds,
 )
@@ -100,7 +101,7 @@ def check_measurable(test: Dataset, metric: str) -> None:
         raise UserError("there are no test examples, on which methods are compared; mark some rows with test")
     assert test.targets is not None
     shape = (len(test), len(test.classes)) if test.kind in ("multiclass", "multilabel") else (len(test),)
-    if len(np.unique(test.member_groups())) < 2:
+    if not can_draw(test.member_groups()):
         raise UserError(
             "all test examples are of one protein, or of one cluster of similar ones, so nothing can be drawn to tell "
             "methods apart; mark examples of other proteins with test"

@@ -73,7 +73,7 @@ def bootstrap_intervals(
     varies three times as much. So it errs towards caution. The calibration error, which noise can only raise, comes
     out too high in the replicates: read its interval as an upper one.
     """
-    estimates = _defined(statistic(None)) if _can_draw(groups_NK) else {}
+    estimates = _defined(statistic(None)) if can_draw(groups_NK) else {}
     drawn = [statistic(weights_N) for weights_N in replicate_weights(groups_NK, generator, num_replicates)]
     intervals = {}
     for name, estimate in estimates.items():
@@ -98,7 +98,7 @@ def paired_difference(
     A predictor that says the same of all has the prevalence for AUPR, and the AUPR of a random order is above that in
     finite samples: against such a B the difference comes out too high.
     """
-    of_a, of_b = (_defined(found(None)) if _can_draw(groups_NK) else {} for found in (statistic_a, statistic_b))
+    of_a, of_b = (_defined(found(None)) if can_draw(groups_NK) else {} for found in (statistic_a, statistic_b))
     drawn = [
         (statistic_a(weights_N), statistic_b(weights_N))
         for weights_N in replicate_weights(groups_NK, generator, num_replicates)
@@ -139,7 +139,7 @@ def replicate_weights(
         yield weights_N
 
 
-def _can_draw(groups_NK: np.ndarray) -> bool:
+def can_draw(groups_NK: np.ndarray) -> bool:
     """Whether a draw can be another than the examples themselves."""
     return len(groups_NK) > 0 and bool((groups_NK != groups_NK.flat[0]).any())
 

@@ -12,7 +12,7 @@ import pyarrow.parquet
 from rich.console import Console
 
 from peftide.config import PredictSettings, TableSettings
-from peftide.data.files import file_digest, recognise
+from peftide.data.files import data_digests, files_of, recognise
 from peftide.data.writers import check_not_input, check_table_path
 from peftide.errors import UserError
 from peftide.inference.parts_folder import interruptible, parts_folder, remove_parts
@@ -48,7 +48,7 @@ def _predict_together(
     check_table_path(settings.out)
     check_not_input(settings.out, settings.data, settings.sequences)
     check_answers(settings, facts.target)
-    for path in (settings.data, *([settings.sequences] if settings.sequences else [])):
+    for path in files_of(settings):
         recognise(path)
     with (
         parts_folder(Path(settings.out), _manifest(settings, bundles), what="prediction") as folder,
@@ -70,20 +70,21 @@ def _predict_together(
 def _manifest(settings: PredictSettings, bundles: Sequence[Path]) -> dict[str, Any]:
     """All that decides what each model scores, but how its scores become answers."""
     machine = choose_machine(settings.device, settings.precision, settings.threads)
-    paths = {"data": settings.data} | ({"sequences": settings.sequences} if settings.sequences else {})
-    reading = {item.name: getattr(settings, item.name) for item in fields(TableSettings) if item.name not in paths}
+    names = [item.name for item in fields(TableSettings) if item.name not in ("data", "sequences")]
     return {
         "format": 1,
         "models": [bundle_digest(bundle) for bundle in bundles],
         "arithmetic": f"{machine.precision} on {machine.device.type}",
-        "sha256": {name: file_digest(path) for name, path in paths.items()},
-        "reading": reading,
+        "sha256": list(data_digests(settings).values()),
+        "reading": {name: getattr(settings, name) for name in names},
     }
 
 
 def _averaged(paths: Sequence[Path], settings: PredictSettings, facts: BundleFacts) -> Iterator[pa.Table]:
     """The rows of all tables side by side, their scores averaged, a part at a time."""
     for tables in zip_longest(*map(_read, paths)):
+        if tables[0] is None:
+            raise _damaged(paths[0], f"fewer examples than in {paths[1].name}")
         ids = {name: tables[0][name] for name in ID_COLUMNS if name in tables[0].column_names}
         for path, table in zip(paths, tables, strict=True):
             if table is None or any(not table[name].equals(column) for name, column in ids.items()):

@@ -28,7 +28,7 @@ from peftide.inference.predict import score_examples
 from peftide.models.backbones import Backbone
 from peftide.records import Dataset
 from peftide.training.build import build_model
-from peftide.training.loop import INTERRUPTED, Trainer
+from peftide.training.loop import Trainer
 from peftide.training.memory import encoding_budget
 from peftide.training.progress import TrainingProgress
 from peftide.training.subject import Subject, schedule_of
@@ -118,7 +118,7 @@ def _random_backbone(subject: Subject, dataset: Dataset, console: Console) -> Ba
         Console(quiet=True), num_steps=trainer.num_steps, metric=schedule.metric, device=machine.device
     ) as show:
         fit = trainer.fit(show)
-    if fit.ended.startswith(INTERRUPTED):
+    if fit.is_interrupted:
         raise KeyboardInterrupt
     scores = {split: score_examples(model, vectors_PD, dataset.part(split).members_NK) for split in held_out(dataset)}
     return BaselineScores(scores, "the same head on a backbone of the same shape with random weights")

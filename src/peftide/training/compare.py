@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 
 from peftide.config import CompareSettings, JudgeSettings, RecipeSettings, TrainSettings
+from peftide.data.files import data_digests
 from peftide.data.writers import write_json, write_table
 from peftide.errors import UnwritableError, UserError, raise_problems
 from peftide.evaluation.compared import (
@@ -33,12 +34,12 @@ from peftide.report.predictions import read_predictions
 from peftide.report.run_report import write_report
 from peftide.training.checkpoint import alone_in, remove_checkpoints, remove_leftovers
 from peftide.training.compare_table import comparison_columns, cost_table, quality_table
-from peftide.training.examples import Examples, data_digests, read_examples
-from peftide.training.loop import INTERRUPTED
+from peftide.training.examples import Examples, read_examples
 from peftide.training.plan_table import TABLE_WIDTH
 from peftide.training.resident import give_back, keep_freed, quick_collections
 from peftide.training.resume import differences
 from peftide.training.run import make_run_folder, run_training
+from peftide.training.state import INTERRUPTED
 from peftide.training.subject import check_backbone, schedule_of
 
 

@@ -6,11 +6,11 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from rich.console import Console
 
-from peftide.config import TableSettings, TrainSettings, settings_of
+from peftide.config import TrainSettings, settings_of
 from peftide.data.audit import Audit, audit
 from peftide.data.clusters import Clustering, cluster_sequences
 from peftide.data.datasets import read_dataset
-from peftide.data.files import file_digest
+from peftide.data.files import data_digests
 from peftide.data.splits import split_dataset
 from peftide.errors import UserError
 from peftide.evaluation.baselines import BaselineScores
@@ -148,9 +148,3 @@ def _is_given(settings: TrainSettings, name: str) -> bool:
 def _say(notes: Iterable[str], console: Console) -> None:
     for note in notes:
         console.print(f"note: {note}", highlight=False)
-
-
-def data_digests(settings: TableSettings) -> dict[str, str]:
-    """SHA-256 of each file that the examples are read from, by its name."""
-    files = [settings.data] + ([settings.sequences] if settings.sequences else [])
-    return {name: file_digest(name) for name in files}

@@ -31,12 +31,11 @@ from peftide.training.ranks import ALONE, HeldInterrupt, Ranks
 from peftide.training.resident import trim
 from peftide.training.schedule import Schedule
 from peftide.training.shares import dealt_examples, embed_together
-from peftide.training.state import Fit, State, keep_state, put_back, restore, shared, snapshot
+from peftide.training.state import INTERRUPTED, Fit, State, keep_state, put_back, restore, shared, snapshot
 from peftide.training.step import LossOfMembers, StepPlan, backward, plan_step
 
 AfterEpoch = Callable[[int, float], str | None]  # its number (from 1) and validation metric -> why to stop, or None
 
-INTERRUPTED = "interrupted in epoch"
 STEPS_PER_TRIM = 8  # costs less than a hundredth of the time, and bounds what lies freed but unreturned
 
 

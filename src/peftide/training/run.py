@@ -11,6 +11,7 @@ import torch
 from rich.console import Console
 
 from peftide.config import TrainSettings, parse_layers
+from peftide.data.files import data_digests
 from peftide.data.writers import write_table
 from peftide.errors import UserError, unwritable
 from peftide.evaluation.assessment import Assessment
@@ -24,8 +25,8 @@ from peftide.report.run_report import write_report
 from peftide.training.advice import what_would_fit
 from peftide.training.build import hold_on_device, know_lower_vectors, standardize
 from peftide.training.checkpoint import Checkpoints, unfinished_run
-from peftide.training.examples import Examples, data_digests, read_examples, share_split
-from peftide.training.loop import INTERRUPTED, AfterEpoch
+from peftide.training.examples import Examples, read_examples, share_split
+from peftide.training.loop import AfterEpoch
 from peftide.training.memory import Execution, encoding_budget, memory_limit
 from peftide.training.outcome import Outcome, headline, judge, score_held_out
 from peftide.training.progress import TrainingProgress
@@ -96,12 +97,11 @@ def run_training(
         write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})
         if outcome.predictions:
             write_table(folder / "predictions.tsv", outcome.predictions)
-        is_interrupted = fit.ended.startswith(INTERRUPTED)
-        assessment = judge(subject, outcome, examples, console, is_interrupted=is_interrupted)
+        assessment = judge(subject, outcome, examples, console, is_interrupted=fit.is_interrupted)
         add_to_run(folder, {"assessment": assessment.to_json()})
         write_report(folder)
     console.print(f"bundle written to {folder}; report.html in it tells of it", highlight=False)
-    return Run(folder, outcome.metrics, subject.model.num_trained, seconds, peak, assessment, is_interrupted)
+    return Run(folder, outcome.metrics, subject.model.num_trained, seconds, peak, assessment, fit.is_interrupted)
 
 
 def assist_training(settings: TrainSettings, ranks: Ranks) -> None:

@@ -12,6 +12,8 @@ from peftide.models.sharded import joined_like, own_share, share_like, whole
 from peftide.training.checkpoint import Snapshot
 from peftide.training.ranks import Ranks
 
+INTERRUPTED = "interrupted in epoch"
+
 
 @dataclass
 class Fit:
@@ -24,6 +26,11 @@ class Fit:
     best_epoch: int = 0
     best_value: float | None = None
     ended: str = ""
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether Ctrl-C ended it."""
+        return self.ended.startswith(INTERRUPTED)
 
 
 @dataclass

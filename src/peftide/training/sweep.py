@@ -10,6 +10,7 @@ from rich.console import Console
 
 from peftide.config import SweepSettings, TrainSettings, load_settings, settings_of, to_toml
 from peftide.config.vary import Range, Variation, read_variations, text_of, trial_settings, varied
+from peftide.data.files import data_digests
 from peftide.data.writers import write_json, write_table, write_text
 from peftide.errors import raise_problems
 from peftide.evaluation.robustness import Scale, SweepResult, Trial, conclude
@@ -19,7 +20,7 @@ from peftide.records import SPLITS, UNUSED, Dataset, Proteins
 from peftide.report.page import write_page
 from peftide.report.sweep_page import sweep_page
 from peftide.training.checkpoint import alone_in
-from peftide.training.examples import data_digests, read_examples
+from peftide.training.examples import read_examples
 from peftide.training.plan_table import duration
 from peftide.training.resident import quick_collections
 from peftide.training.resume import differences

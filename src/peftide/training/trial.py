@@ -19,7 +19,6 @@ from peftide.models.machine import Machine, describe, peak_memory_bytes
 from peftide.records import Dataset
 from peftide.report.reading import read_as
 from peftide.training.checkpoint import remove_leftovers
-from peftide.training.loop import INTERRUPTED
 from peftide.training.resident import give_back, keep_freed, start_peak
 from peftide.training.resume import NO_MATTER, as_json
 from peftide.training.run import fit_subject, prepare
@@ -117,7 +116,7 @@ def _train(
     dtype = backbone_dtype(settings.method, bench.machine)
     subject = prepare(settings, bench.dataset, bench.machine, bench.shelf.take(settings.backbone, dtype))
     fit, _ = fit_subject(subject, Console(quiet=True), after_epoch=follow, embeds=False)
-    if fit.ended.startswith(INTERRUPTED):
+    if fit.is_interrupted:
         raise KeyboardInterrupt
     trial = Trial(
         values=values,
