@@ -210,6 +210,10 @@ def test_contradictory_settings_are_refused_wherever_they_come_from(tmp_path: Pa
         (dataclasses.replace(MINIMAL, method="head", lora_rank=4, lora_matrices=("query",)), "lora_rank lora_matrices"),
         (dataclasses.replace(MINIMAL, method="head", checkpoint_layers=True), "checkpoint_layers"),
         (dataclasses.replace(MINIMAL, method="full", cache_limit_gb=5.0), "cache_limit_gb"),
+        (dataclasses.replace(MINIMAL, method="head", pair_steps="shuffled"), "pair_steps"),
+        (dataclasses.replace(MINIMAL, method="lora", task="protein", pair_steps="shuffled"), "pair_steps"),
+        (dataclasses.replace(MINIMAL, method="head", task="protein", pair_steps="shuffled"), "pair_steps"),
+        (dataclasses.replace(MINIMAL, method="full", pair_steps="shuffled"), ""),
         (dataclasses.replace(MINIMAL, head="paper", head_width=64, head_dropout=0.0), "head_width head_dropout"),
         (
             dataclasses.replace(MINIMAL, task="protein", column_a="x", allow_self_pairs=True),

@@ -17,11 +17,12 @@ from peftide.errors import UserError
 from peftide.inference.encoder import Encoder
 from peftide.models.backbones import load_backbone
 from peftide.models.bundle import load_bundle, read_run
-from peftide.models.machine import Machine
+from peftide.models.machine import Machine, choose_machine
+from peftide.training.batches import encoding_cost, plain_batches
 from peftide.training.build import build_model, standardize
 from peftide.training.loop import Trainer
 from peftide.training.progress import TrainingProgress
-from peftide.training.run import run_training
+from peftide.training.run import prepare, run_training
 from peftide.training.schedule import Schedule
 from peftide.training.state import restore, snapshot
 
@@ -100,6 +101,23 @@ def test_every_training_example_is_in_one_step_of_every_epoch(esm_folder, tmp_pa
             assert sorted(np.concatenate(batches)) == list(range(len(trainer.train)))
             assert len(batches) * trainer.schedule.epochs == trainer.num_steps
         assert [list(batch) for batch in epochs[0]] != [list(batch) for batch in epochs[1]]
+
+
+def test_pairs_are_drawn_at_random_where_asked(esm_folder, tmp_path):
+    def epoch_of(**asked):
+        settings = settings_for(tmp_path, esm_folder, kind="pair", **asked)
+        dataset = read_dataset(settings)
+        trainer = prepare(settings, dataset, choose_machine("cpu", "fp32", None)).trainer(dataset, None)
+        batches = trainer.epoch_batches(1)
+        cost = encoding_cost(batches, trainer.train.members_NK, trainer.tokens_P)
+        return [list(batch) for batch in batches], cost.encoded_tokens
+
+    shared, cost_of_shared = epoch_of()
+    shuffled, cost_of_shuffled = epoch_of(pair_steps="shuffled")
+    num_pairs = sum(map(len, shared))
+    expected = plain_batches(num_pairs, batch_examples=8, generator=np.random.default_rng([0, 1]))
+    assert shuffled == [list(batch) for batch in expected]
+    assert cost_of_shared < cost_of_shuffled
 
 
 def test_ctrl_c_in_the_first_epoch_ends_the_run_for_there_is_nothing_to_keep(esm_folder, tmp_path):

@@ -146,6 +146,10 @@ def _embed_without_effect(settings: EmbedSettings) -> Iterator[Finding]:
 
 def _training_without_effect(settings: CostSettings, methods: tuple[str, ...]) -> Iterator[Finding]:
     method = f"method is {' or '.join(methods)}"
+    if settings.task != "pair":
+        yield "pair_steps", f"task is {settings.task}, not pair"
+    elif methods == ("head",):
+        yield "pair_steps", f"{method}, so every protein is encoded once and for all, and steps are shuffled"
     if "lora" not in methods:
         for name in ("lora_rank", "lora_alpha", "lora_dropout", "lora_matrices", "lora_layers"):
             yield name, f"{method}, not lora"

@@ -21,6 +21,7 @@ Method = Literal["head", "lora", "full"]
 LongProteins = Literal["crop", "window", "error"]
 SplitBy = Literal["cluster", "protein"]
 Sampling = Literal["examples", "clusters"]
+PairSteps = Literal["shared", "shuffled"]
 Matrix = Literal["query", "key", "value", "output", "feed-forward"]
 
 
@@ -172,6 +173,12 @@ class CostSettings(MachineSettings, FractionSettings, DataSettings):
     epochs: int = setting("passes over the training examples, at most", default=20, group="training", within=COUNT)
     batch_examples: int = setting(
         "examples per optimiser step (the paper's 4 x 16)", default=64, group="training", within=COUNT
+    )
+    pair_steps: PairSteps = setting(
+        "how pairs come into steps where proteins are encoded in each: shared builds a step around proteins, every one "
+        "encoded once for its many pairs; shuffled draws pairs at random and encodes several times as much",
+        default="shared",
+        group="training",
     )
     seed: int = setting("seed of split, initial weights, order and dropout", default=0, group="training", within=SEED)
     split_seed: int | None = setting(

@@ -161,10 +161,13 @@ class Trainer:
         return replace(kept, position=kept.position | {"token_budget": self.token_budget, "halved": self.halved})
 
     def epoch_batches(self, epoch: int) -> list[np.ndarray]:
-        """Rows of the examples of each step; around shared proteins where a pair's proteins must be encoded."""
+        """Rows of the examples of each step; around shared proteins where a pair's proteins must be encoded.
+
+        The schedule's `pair_steps` may ask for random steps there too.
+        """
         generator = np.random.default_rng([self.schedule.seed, epoch])
-        size = self.schedule.batch_examples
-        if self.table_PD is None and self.train.members_NK.shape[1] == 2:
+        size, is_pair = self.schedule.batch_examples, self.train.members_NK.shape[1] == 2
+        if is_pair and self.table_PD is None and self.schedule.pair_steps == "shared":
             strata_N = self.train.targets if self.train.kind in ("binary", "multiclass") else None
             return pair_batches(
                 self.train.members_NK, self.tokens_P, batch_examples=size, generator=generator, strata_N=strata_N

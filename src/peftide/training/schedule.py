@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from peftide.config import Sampling
+from peftide.config import PairSteps, Sampling
 
 
 @dataclass(frozen=True)
@@ -19,3 +19,4 @@ class Schedule:
     metric: str
     seed: int
     sampling: Sampling = "examples"
+    pair_steps: PairSteps = "shared"

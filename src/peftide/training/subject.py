@@ -163,4 +163,5 @@ def schedule_of(settings: TrainSettings, dataset: Dataset) -> Schedule:
         metric=metric,
         seed=settings.seed,
         sampling=settings.sampling,
+        pair_steps=settings.pair_steps,
     )
