@@ -42,6 +42,27 @@ def fractions(dataset: Dataset) -> np.ndarray:
     return sizes / sizes.sum()
 
 
+def test_hundreds_of_rare_labels_do_not_bend_the_sizes_and_the_common_ones_are_spread():
+    generator = np.random.default_rng(0)
+    targets = np.zeros((1500, 401), np.float32)
+    for label in range(400):
+        targets[generator.choice(1500, 3, replace=False), label] = 1
+    targets[generator.choice(1500, 100, replace=False), 400] = 1
+    classes = tuple(f"L{label}" for label in range(401))
+    dataset, notes = random_split(
+        Dataset("protein", "multilabel", make_proteins(1500), np.arange(1500)[:, None], targets, classes),
+        val_fraction=0.1,
+        test_fraction=0.1,
+        generator=np.random.default_rng(1),
+    )
+    assert fractions(dataset) == pytest.approx([0.8, 0.1, 0.1], abs=0.005)
+    common = [dataset.part(name).targets[:, 400].sum() for name in SPLITS]
+    assert common == pytest.approx([80, 10, 10], abs=1)
+    absent = {note.split()[1]: note for note in notes if "has no example of" in note}
+    assert absent["test"].count(" L") == 10
+    assert absent["test"].endswith("more")
+
+
 def test_no_protein_of_a_pair_is_in_two_splits():
     dataset, _ = random_split(
         random_pairs(0, number=120, num_pairs=300),

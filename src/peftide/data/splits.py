@@ -12,6 +12,8 @@ from peftide.records import SPLITS, UNUSED, Dataset
 
 SPLIT_OF_PROTEINS = "; or split by protein, which lets similar proteins fall in different splits"
 NUM_TARGET_BINS = 10  # quantile bins by which a regression target is stratified
+MOST_BENT = 0.2  # of the size asked of a part: beyond, labels too rare for all parts are not spread over them
+MOST_NAMED = 10  # labels in a note
 
 
 def random_split(
@@ -113,9 +115,12 @@ def _split_by_group(
     wanted = fractions_S > 0  # a split of fraction 0 is not made
     names = [name for name, is_wanted in zip(SPLITS, wanted, strict=True) if is_wanted]
     if groups_NK.shape[1] == 1:
-        count_GC = np.zeros((len(used_groups), strata_NC.shape[1]))
-        np.add.at(count_GC, groups_NK[:, 0], strata_NC)
-        part_G = deal_groups(count_GC, fractions_S=fractions_S[wanted], generator=generator)
+        part_G = _deal(groups_NK[:, 0], strata_NC, fractions_S[wanted], generator)
+        share_S = np.bincount(part_G[groups_NK[:, 0]], minlength=len(names)) / len(dataset)
+        is_bent = (np.abs(share_S / fractions_S[wanted] - 1) > MOST_BENT).any()
+        if is_bent and dataset.kind == "multilabel":
+            common_NC = _common(strata_NC, least_examples=1 / fractions_S[wanted].min())
+            part_G = _deal(groups_NK[:, 0], common_NC, fractions_S[wanted], generator)
     else:
         part_G = partition_graph(groups_NK, strata_NC, fractions_S=fractions_S[wanted], generator=generator)
     part_NK = part_G[groups_NK]
@@ -123,6 +128,25 @@ def _split_by_group(
     done = replace(dataset, split_N=np.where(kept_N, np.array(names)[part_NK[:, 0]], UNUSED))
     _check_classes(done, names, noun, mend)
     return done, tuple(_notes(done, noun))
+
+
+def _deal(
+    groups_N: np.ndarray, strata_NC: np.ndarray, fractions_S: np.ndarray, generator: np.random.Generator
+) -> np.ndarray:
+    """Part of each group (G,), by the strata of its examples."""
+    count_GC = np.zeros((groups_N.max() + 1, strata_NC.shape[1]))
+    np.add.at(count_GC, groups_N, strata_NC)
+    return deal_groups(count_GC, fractions_S=fractions_S, generator=generator)
+
+
+def _common(strata_NC: np.ndarray, *, least_examples: float) -> np.ndarray:
+    """The strata with so many examples, and one more for the examples that are in none of them.
+
+    Hundreds of labels with a few examples each, spread as evenly as can be, would make all parts of one size.
+    """
+    common_NC = strata_NC[:, strata_NC.sum(axis=0) >= least_examples]
+    rest_N = ~common_NC.any(axis=1)
+    return np.column_stack([common_NC, rest_N]) if rest_N.any() else common_NC
 
 
 def strata(dataset: Dataset, *, least_fraction: float) -> np.ndarray:
@@ -182,5 +206,6 @@ def _notes(dataset: Dataset, noun: str) -> list[str]:
         for name in (name for name in SPLITS if size_of[name]):
             is_absent_C = present_NC.any(axis=0) & ~present_NC[dataset.split_N == name].any(axis=0)
             absent = [title for title, is_absent in zip(dataset.classes, is_absent_C, strict=True) if is_absent]
-            notes += [f"split {name} has no example of {', '.join(absent)}"] if absent else []
+            more = f" and {len(absent) - MOST_NAMED:,} more" if len(absent) > MOST_NAMED else ""
+            notes += [f"split {name} has no example of {', '.join(absent[:MOST_NAMED])}{more}"] if absent else []
     return notes
