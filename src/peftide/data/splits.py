@@ -108,7 +108,7 @@ def _split_by_group(
     if not len(dataset):
         raise UserError("cannot split: the table has no examples")
     members_NK = group_P[dataset.members_NK]
-    used_groups, members_flat = np.unique(members_NK, return_inverse=True)
+    _, members_flat = np.unique(members_NK, return_inverse=True)
     groups_NK = members_flat.reshape(members_NK.shape)
     strata_NC = strata(dataset, least_fraction=fractions_S[fractions_S > 0].min())
     strata_NC = strata_NC[:, strata_NC.any(axis=0)]
