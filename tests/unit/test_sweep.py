@@ -202,15 +202,25 @@ def test_another_test_part_changes_no_number_of_a_sweep(tmp_path, esm_folder):
 
 
 def test_a_trial_that_fails_is_told_and_tried_again(tmp_path, esm_folder):
-    settings = settings_for(tmp_path, esm_folder, vary=("lora_layers=all,9",))
+    settings = settings_for(tmp_path, esm_folder, vary=("learning_rate=0.001,1e38",))
     found, said = run(settings)
     assert [trial.state for trial in found.trials] == ["finished", "failed"]
-    assert "outside layers 1 to 4" in found.trials[1].reason
+    assert "lower --learning-rate" in found.trials[1].reason
     assert "1 of 2 trials failed." in said
     again = run(settings)[1]
     assert again.count("known already") == 1
     with pytest.raises(UserError, match="no trial could be trained"):
-        run(replace(settings, vary=("lora_layers=8,9",), out=str(tmp_path / "none")))
+        run(replace(settings, vary=("learning_rate=1e37,1e38",), out=str(tmp_path / "none")))
+
+
+def test_layers_that_the_backbone_lacks_are_refused_before_anything_is_read(tmp_path, esm_folder):
+    settings = settings_for(tmp_path, esm_folder, vary=("lora_layers=all,9,last:7", "lora_rank=1,2"))
+    with pytest.raises(UserError) as caught:
+        run(replace(settings, data=str(tmp_path / "not there.tsv")))
+    said = str(caught.value)
+    assert said.startswith("cannot sweep (2 problems)")
+    assert "9 is outside layers 1 to 4" in said
+    assert "last:7" in said
 
 
 def test_a_backbone_out_of_reach_is_refused_before_anything_is_read(tmp_path, esm_folder):

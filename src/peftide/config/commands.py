@@ -24,6 +24,8 @@ Sampling = Literal["examples", "clusters"]
 PairSteps = Literal["shared", "shuffled"]
 Matrix = Literal["query", "key", "value", "output", "feed-forward"]
 
+BUNDLE_OR_SEVERAL = "folder that `peftide train` wrote, or one that holds several: their scores are averaged"
+
 
 @dataclass(frozen=True, kw_only=True)
 class TableSettings:
@@ -404,9 +406,7 @@ class SweepSettings(RecipeSettings):
 class EvaluateSettings(MachineSettings, TableSettings):
     """Everything that `peftide evaluate` can be told."""
 
-    bundle: str = setting(
-        "folder that `peftide train` wrote, or one that holds several: their scores are averaged", group="run"
-    )
+    bundle: str = setting(BUNDLE_OR_SEVERAL, group="run")
     split: Literal["train", "val", "test", "all"] = setting(
         "which part of the table to score; all when it has no split column",
         default="test",
@@ -421,9 +421,7 @@ class EvaluateSettings(MachineSettings, TableSettings):
 class PredictSettings(ClusterSettings, TableSettings):
     """Everything that `peftide predict` can be told."""
 
-    bundle: str = setting(
-        "folder that `peftide train` wrote, or one that holds several: their scores are averaged", group="run"
-    )
+    bundle: str = setting(BUNDLE_OR_SEVERAL, group="run")
     out: str = setting("table to write: .tsv, .csv or .parquet, plain or .gz", group="run")
     threshold: float = setting(
         "probability from which the answer is yes (binary, multilabel); the report lists one for each precision",

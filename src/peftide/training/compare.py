@@ -40,7 +40,7 @@ from peftide.training.resident import give_back, keep_freed, quick_collections
 from peftide.training.resume import differences
 from peftide.training.run import make_run_folder, run_training
 from peftide.training.state import INTERRUPTED
-from peftide.training.subject import check_backbone, schedule_of
+from peftide.training.subject import backbone_problem, schedule_of
 
 
 def run_compare(settings: CompareSettings, console: Console) -> MethodComparison:
@@ -128,17 +128,9 @@ def _check_backbones(planned: Sequence[TrainSettings]) -> None:
     for settings in planned:
         variant = settings.backbone, settings.method
         if variant not in problems and _finished(Path(settings.out)) is None:
-            problems[variant] = _problem(settings)
+            problems[variant] = backbone_problem(settings)
     if all(problems.values()):
         raise_problems("no run could be trained", list(dict.fromkeys(filter(None, problems.values()))))
-
-
-def _problem(settings: TrainSettings) -> str | None:
-    try:
-        check_backbone(settings)
-    except UserError as error:
-        return str(error)
-    return None
 
 
 def _finished(folder: Path) -> RunFacts | None:

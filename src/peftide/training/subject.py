@@ -68,6 +68,15 @@ def check_backbone(settings: TrainSettings) -> None:
     choose_state_layers(settings, load_skeleton(settings.backbone).num_layers)
 
 
+def backbone_problem(settings: TrainSettings) -> str | None:
+    """What `check_backbone` says against the settings, None where it agrees."""
+    try:
+        check_backbone(settings)
+    except UserError as error:
+        return str(error)
+    return None
+
+
 def count(
     settings: TrainSettings,
     dataset: Dataset,

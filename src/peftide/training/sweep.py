@@ -9,12 +9,11 @@ import numpy as np
 from rich.console import Console
 
 from peftide.config import SweepSettings, TrainSettings, load_settings, settings_of, to_toml
-from peftide.config.vary import Range, Variation, read_variations, text_of, trial_settings, varied
+from peftide.config.vary import Range, Variation, combinations, read_variations, text_of, trial_settings, varied
 from peftide.data.files import data_digests
 from peftide.data.writers import write_json, write_table, write_text
 from peftide.errors import raise_problems
 from peftide.evaluation.robustness import Scale, SweepResult, Trial, conclude
-from peftide.models.backbones import load_skeleton
 from peftide.models.machine import choose_machine, describe
 from peftide.records import SPLITS, UNUSED, Dataset, Proteins
 from peftide.report.page import write_page
@@ -26,7 +25,7 @@ from peftide.training.resident import quick_collections
 from peftide.training.resume import differences
 from peftide.training.run import make_run_folder
 from peftide.training.search import search_grid, search_optuna
-from peftide.training.subject import schedule_of
+from peftide.training.subject import backbone_problem, schedule_of
 from peftide.training.trial import Bench, Judge, StoredTrial, read_trials, run_trial, trial_folder
 
 
@@ -91,7 +90,7 @@ def _sweep(settings: SweepSettings, folder: Path, console: Console) -> SweepResu
     variations, problems = read_variations(varied(settings))
     raise_problems("--vary cannot be used", problems)
     base = trial_settings(settings, {}, out=settings.out)
-    load_skeleton(base.backbone)  # refused, where it is out of reach, before data are read for minutes
+    _check_backbones(settings, variations)
     dataset = without_test(read_examples(base, console).dataset)
     metric, digests = schedule_of(base, dataset).metric, data_digests(settings)
     earlier = read_trials(folder)
@@ -118,6 +117,17 @@ def _sweep(settings: SweepSettings, folder: Path, console: Console) -> SweepResu
         highlight=False,
     )
     return result
+
+
+def _check_backbones(settings: SweepSettings, variations: Sequence[Variation]) -> None:
+    """Refuse, before any data are read, values with which no trial could be made."""
+    problems = {}
+    for values in combinations(variations):
+        trial = trial_settings(settings, values, out=settings.out)
+        what = trial.backbone, trial.method, trial.lora_layers, trial.state_layers
+        if what not in problems:
+            problems[what] = backbone_problem(trial)
+    raise_problems("cannot sweep", list(dict.fromkeys(filter(None, problems.values()))))
 
 
 def without_test(dataset: Dataset) -> Dataset:
