@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.special import expit, logit, softmax
 
-from peftide.evaluation.calibration import Calibration, fit_calibration
+from peftide.evaluation.calibration import Calibration, _folds, fit_calibration
 from peftide.evaluation.metrics import measure
 from peftide.evaluation.prevalence import precision_at_prevalence, rare_positives_table, threshold_for_precision
 from peftide.evaluation.reliability import reliability_curve
@@ -47,6 +47,36 @@ def test_a_bent_curve_is_mended_by_isotonic_regression_on_new_examples():
     assert found.kind == "isotonic"
     assert after["ece"] < 0.04 < before["ece"]
     assert after["log_loss"] < before["log_loss"]
+
+
+def test_ten_right_answers_make_none_of_them_certain():
+    targets = np.repeat([1.0, 0.0], 5)
+    found = fit_calibration("binary", targets, np.where(targets > 0, 0.7, 0.3), generator=np.random.default_rng(0))
+    assert found.kind == "temperature"
+    assert 0.7 < found.apply(np.array([0.7]))[0] < 0.9
+
+
+def test_near_copies_are_held_out_together_so_that_isotonic_regression_does_not_win_by_memory():
+    chosen = {True: [], False: []}
+    for seed in range(12):
+        generator = np.random.default_rng(seed)
+        logits = 1.5 * generator.normal(size=30)
+        targets = np.repeat(generator.random(30) < expit(logits), 20).astype(np.float32)
+        scores = expit(np.repeat(logits, 20) + 0.05 * generator.normal(size=600))
+        families = np.repeat(np.arange(30), 20)[:, None]
+        for groups_NK in (families, None):
+            found = fit_calibration("binary", targets, scores, groups_NK=groups_NK, generator=generator)
+            chosen[groups_NK is None].append(found.kind)
+    assert chosen[True].count("isotonic") > 6
+    assert chosen[False].count("isotonic") <= 2
+
+
+def test_pairs_of_one_protein_are_held_out_together():
+    generator = np.random.default_rng(0)
+    pairs = np.column_stack([np.repeat(np.arange(10), 20), 10 + np.arange(200)])
+    fold_N = _folds("binary", generator.integers(2, size=200), pairs, generator)
+    assert all(len(np.unique(fold_N[pairs[:, 0] == hub])) == 1 for hub in range(10))
+    assert sorted(np.unique(fold_N)) == list(range(5))
 
 
 @pytest.mark.parametrize("sharpness", [0.5, 4.0])

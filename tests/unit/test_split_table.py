@@ -86,16 +86,39 @@ def test_the_written_table_keeps_rows_and_labels_and_is_read_again_as_it_was_spl
     settings = write_pairs(tmp_path, ["interacts", "does not"])
     report = peftide.split(settings)
     given, table = table_of(settings.data), table_of(settings.out)
-    assert list(table.columns) == ["protein_a", "protein_b", "label", "split", "pair_class"]
+    assert list(table.columns) == [
+        "protein_a", "protein_b", "label", "split", "pair_class", "cluster_a", "cluster_b",
+    ]  # fmt: skip
     for old, new in zip(given.columns, table.columns[:3], strict=True):
         assert given[old].tolist() == table[new].tolist()
     dataset = read_dataset(DataSettings(data=settings.out, sequences=settings.sequences))
     assert dataset.split_N.tolist() == table["split"].tolist()
     assert dataset.classes == ("does not", "interacts")
+    family_P = np.array([name[:3] for name in dataset.proteins.ids])
+    assert dataset.cluster_P is not None
+    same_family, same_cluster = (given[:, None] == given for given in (family_P, dataset.cluster_P))
+    assert np.array_equal(same_family, same_cluster)
     counted = {part.name: (part.num_examples, part.class_counts) for part in report.parts}
     for split in ("train", "val", "test", "unused"):
         rows = table[table["split"] == split]
         assert counted[split] == (len(rows), rows["label"].value_counts().sort_index().to_dict())
+
+
+def test_clusters_of_pairs_with_empty_cells_are_left_alone_and_a_protein_in_two_is_told(tmp_path):
+    settings = write_pairs(tmp_path, ["1", "0"])
+    peftide.split(settings)
+    table = table_of(settings.out)
+    reading = DataSettings(data=settings.out, sequences=settings.sequences)
+    table.assign(cluster_b=["", *table["cluster_b"][1:]]).to_csv(settings.out, sep="\t", index=False)
+    dataset = read_dataset(reading)
+    assert dataset.cluster_P is None
+    assert any("column 'cluster_b' is not read as cluster" in note for note in dataset.notes)
+    row = int(np.flatnonzero(table["protein_a"].duplicated())[0])
+    table.assign(cluster_a=["other" if at == row else name for at, name in enumerate(table["cluster_a"])]).to_csv(
+        settings.out, sep="\t", index=False
+    )
+    with pytest.raises(UserError, match="is in another cluster than at"):
+        read_dataset(reading)
 
 
 def test_sizes_are_near_those_asked_for_and_lost_pairs_are_counted(tmp_path):

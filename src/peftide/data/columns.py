@@ -14,6 +14,7 @@ from peftide.data.validate import holds_splits
 Role = Literal["protein_a", "protein_b", "sequence_a", "sequence_b", "id", "sequence", "label", "split", "cluster"]
 
 KIND = "columns"  # of these findings
+PAIR_CLUSTERS = ("cluster_a", "cluster_b")  # as `peftide split` writes them, for pairs; no other name is read
 POSITIVES_ONLY = "where every pair is a positive one, peftide split --negatives 1 adds as many presumed negatives"
 FLAGS: dict[Role, str] = {
     "protein_a": "--column-a",
@@ -66,12 +67,15 @@ class MemberColumns:
 
 @dataclass(frozen=True)
 class ExampleColumns:
-    """The columns of a table of examples: one or two members, label, split and cluster where they are read."""
+    """The columns of a table of examples: one or two members, label, split and clusters where they are read.
+
+    clusters: a column for each member, or none.
+    """
 
     members: tuple[MemberColumns, ...]
     label: str | None
     split: str | None
-    cluster: str | None
+    clusters: tuple[str, ...]
 
 
 def find_column(table: Table, role: Role, *, named: str | None, findings: Findings) -> str | None:
@@ -113,7 +117,8 @@ def find_example_columns(
     """
     read_members = _pair_columns if settings.task == "pair" else _protein_columns
     members = read_members(table, settings, findings)
-    label = split = cluster = None
+    label = split = None
+    clusters: tuple[str, ...] = ()
     if labelled and table.kind == "fasta":
         mend = "give a table with id and label, and this file as --sequences"
         findings.add(KIND, f"{table.path}: FASTA carries no labels; {mend}")
@@ -122,9 +127,9 @@ def find_example_columns(
         if settings.task == "pair" and settings.column_label is None and not _candidates(table, "label"):
             findings.add(KIND, f"{table.path}: {POSITIVES_ONLY}")
         split = _split_column(table, named=settings.column_split, findings=findings) if with_split else None
-        if settings.task != "pair" and (with_split or settings.column_cluster is not None):
-            cluster = _cluster_column(table, named=settings.column_cluster, findings=findings)
-    return ExampleColumns(members=members, label=label, split=split, cluster=cluster)
+        if with_split or settings.column_cluster is not None:
+            clusters = _cluster_columns(table, settings, findings=findings)
+    return ExampleColumns(members=members, label=label, split=split, clusters=clusters)
 
 
 def find_protein_columns(
@@ -168,13 +173,21 @@ def _split_column(table: Table, *, named: str | None, findings: Findings) -> str
     return fitting[0] if len(fitting) == 1 else None
 
 
-def _cluster_column(table: Table, *, named: str | None, findings: Findings) -> str | None:
+def _cluster_columns(table: Table, settings: DataSettings, *, findings: Findings) -> tuple[str, ...]:
     """A column that nobody named is left alone where some of its cells are empty."""
-    column = find_column(table, "cluster", named=named, findings=findings)
-    if column is None or named is not None or all(text.strip() for text in set(table.cells[column])):
-        return column
-    findings.notes.append(f"{table.path}: column {column!r} is not read as cluster: some of its cells are empty")
-    return None
+    named = settings.column_cluster
+    if settings.task == "pair":
+        columns = [name for name in PAIR_CLUSTERS if name in table.cells]
+        if len(columns) != len(PAIR_CLUSTERS):
+            return ()
+    else:
+        found = find_column(table, "cluster", named=named, findings=findings)
+        columns = [] if found is None else [found]
+    holed = [name for name in columns if not all(text.strip() for text in set(table.cells[name]))]
+    if not holed or named is not None:
+        return tuple(columns)
+    findings.notes.append(f"{table.path}: column {holed[0]!r} is not read as cluster: some of its cells are empty")
+    return ()
 
 
 def _protein_columns(table: Table, settings: DataSettings, findings: Findings) -> tuple[MemberColumns, ...]:

@@ -91,8 +91,8 @@ def read_rows(
     if split_N is not None:
         check_classes_in_splits(table.path, targets, split_N, is_trained=classes is not None, findings=findings)
     cluster_P = None
-    if columns.cluster is not None:
-        cluster_P = read_clusters(table, columns.cluster, proteins, members_NK[:, 0], findings=findings)
+    if columns.clusters:
+        cluster_P = read_clusters(table, columns.clusters, proteins, members_NK, findings=findings)
     return Rows(table, columns, proteins, members_NK, texts, targets, split_N, cluster_P)
 
 

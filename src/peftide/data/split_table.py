@@ -6,6 +6,7 @@ import numpy as np
 
 from peftide.config import SplitSettings
 from peftide.data.clusters import Clustering, cluster_sequences
+from peftide.data.columns import PAIR_CLUSTERS
 from peftide.data.negatives import sample_negatives
 from peftide.data.split_report import SplitReport, make_report
 from peftide.data.splits import classify_test_pairs, split_dataset
@@ -52,7 +53,7 @@ def split_table(settings: SplitSettings) -> SplitTable:
 
 
 def _columns(dataset: Dataset, written: Written, group_P: np.ndarray | None) -> dict[str, list[str]]:
-    """Ids, sequences where the table had them, labels, splits, and clusters, or for pairs the class of a test pair."""
+    """Ids, sequences where the table had them, labels, splits, for pairs the class of a test pair, and clusters."""
     assert dataset.split_N is not None
     members_KN, ends = dataset.members_NK.T.tolist(), ("_a", "_b")
     is_pair = len(members_KN) == 2
@@ -66,6 +67,7 @@ def _columns(dataset: Dataset, written: Written, group_P: np.ndarray | None) -> 
     columns["split"] = dataset.split_N.tolist()
     if is_pair:
         columns["pair_class"] = classify_test_pairs(dataset, group_P).tolist()
-    elif group_P is not None:
-        columns["cluster"] = [str(number) for number in group_P[dataset.members_NK[:, 0]]]
+    if group_P is not None:
+        for name, rows in zip(PAIR_CLUSTERS if is_pair else ("cluster",), members_KN, strict=True):
+            columns[name] = [str(number) for number in group_P[rows]]
     return columns

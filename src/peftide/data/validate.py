@@ -1,6 +1,7 @@
 """The checks of examples: splits, clusters, repeated and contradictory ones, classes without an example."""
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -40,25 +41,27 @@ def read_split(table: Table, column: str, *, findings: Findings) -> np.ndarray:
 
 
 def read_clusters(
-    table: Table, column: str, proteins: Proteins, row_N: np.ndarray, *, findings: Findings
+    table: Table, columns: Sequence[str], proteins: Proteins, members_NK: np.ndarray, *, findings: Findings
 ) -> np.ndarray:
     """Cluster (P,) of each protein, numbered in order of first appearance; one protein in two is a problem.
 
-    row_N: the protein of each row of the table (-1: unknown, a problem of its own).
+    columns: one for each member. members_NK: the proteins of each row of the table (-1: unknown, a problem of its own).
     """
-    cells = trimmed(table, column, findings=findings)
-    number_of = {name: number for number, name in enumerate(dict.fromkeys(cells))}
+    names_NK = list(zip(*(trimmed(table, column, findings=findings) for column in columns), strict=True))
+    number_of = {name: number for number, name in enumerate(dict.fromkeys(itertools.chain.from_iterable(names_NK)))}
     cluster_P = np.full(len(proteins), -1, dtype=np.int64)
     first_P = np.zeros(len(proteins), dtype=np.int64)
-    for row, (protein, name) in enumerate(zip(row_N.tolist(), cells, strict=True)):
-        if protein < 0:
-            continue
-        if cluster_P[protein] < 0:
-            cluster_P[protein], first_P[protein] = number_of[name], row
-        elif cluster_P[protein] != number_of[name]:
-            who, where = quoted(proteins.ids[protein]), table.place(int(first_P[protein]))
-            findings.add("clusters", f"{table.place(row)}: {who} is in another cluster than at {where}; keep one")
-    findings.notes.append(f"{table.path}: {counted(len(number_of), 'cluster')} as given in column {column!r}")
+    for row, (members, names) in enumerate(zip(members_NK.tolist(), names_NK, strict=True)):
+        for protein, name in zip(members, names, strict=True):
+            if protein < 0:
+                continue
+            if cluster_P[protein] < 0:
+                cluster_P[protein], first_P[protein] = number_of[name], row
+            elif cluster_P[protein] != number_of[name]:
+                who, where = quoted(proteins.ids[protein]), table.place(int(first_P[protein]))
+                findings.add("clusters", f"{table.place(row)}: {who} is in another cluster than at {where}; keep one")
+    given = f"{counted(len(number_of), 'cluster')} as given in column {' and '.join(map(repr, columns))}"
+    findings.notes.append(f"{table.path}: {given}")
     return cluster_P
 
 

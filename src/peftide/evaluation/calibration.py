@@ -1,6 +1,6 @@
 """Probabilities that mean what they say: temperature or isotonic regression, learnt and chosen on validation.
 
-Shapes: N examples, C classes, K knots.
+Shapes: N examples, C classes, K members of an example (1 or 2).
 """
 
 from dataclasses import asdict, dataclass
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import numpy as np
 from scipy.optimize import isotonic_regression, minimize_scalar
 from scipy.special import expit, log_softmax, logit
+from sklearn.model_selection import StratifiedGroupKFold
 
 from peftide.evaluation.reliability import binary_log_losses, multiclass_log_losses
 from peftide.records import TargetKind
@@ -17,6 +18,7 @@ CalibrationKind = Literal["none", "temperature", "isotonic"]
 
 NUM_FOLDS = 5
 TEMPERATURES = (0.05, 20.0)
+TEMPERATURE_SPREAD = 0.5  # of its logarithm around 0, before any example is seen: a factor of 1.6 either way
 SMALLEST_SCORE = 1e-30
 
 
@@ -62,26 +64,39 @@ class Calibration:
 
 
 def fit_calibration(
-    kind: TargetKind, targets: np.ndarray, probabilities: np.ndarray, *, generator: np.random.Generator
+    kind: TargetKind,
+    targets: np.ndarray,
+    probabilities: np.ndarray,
+    *,
+    groups_NK: np.ndarray | None = None,
+    generator: np.random.Generator,
 ) -> Calibration:
     """Learn the correction from validation and choose it by its log loss in 5-fold cross-fitting.
 
-    Each way is judged on examples that its own fit has not seen, so isotonic regression cannot win by memory. "none" is
-    kept unless another is better. Isotonic regression is for binary targets; multiclass and multilabel share one
-    temperature. Fewer than 5 examples of either answer (binary) or in all: "none". Not for regression.
+    Each way is judged on examples that its own fit has not seen, nor near copies of them, so isotonic regression cannot
+    win by memory. "none" is kept unless another is better by more than the standard error over the folds. Isotonic
+    regression is for binary targets; multiclass and multilabel share one temperature. Fewer than 5 examples of either answer (binary) or in all: "none". Not for
+    regression.
+
+    groups_NK: the protein, or cluster of similar ones, of each member: examples of one group are held out together, of
+        a pair by the member that has more examples.
     """
     assert kind != "regression", "numbers have no probabilities to calibrate"
     if not _is_enough(kind, targets):
         return Calibration("none", kind)
     candidates: list[CalibrationKind] = ["none", "temperature", *(["isotonic"] if kind == "binary" else [])]
-    fold_N = _folds(kind, targets, generator)
-    losses = dict.fromkeys(candidates, 0.0)
+    fold_N = _folds(kind, targets, groups_NK, generator)
+    losses_F = {name: np.zeros(NUM_FOLDS) for name in candidates}
     for name in candidates:
         for fold in range(NUM_FOLDS):
             fitted = _fit(name, kind, targets[fold_N != fold], probabilities[fold_N != fold])
             held_out = fold_N == fold
-            losses[name] += _total_loss(kind, targets[held_out], fitted.apply(probabilities[held_out])) / len(targets)
+            losses_F[name][fold] = _total_loss(kind, targets[held_out], fitted.apply(probabilities[held_out]))
+    losses = {name: float(total_F.sum() / len(targets)) for name, total_F in losses_F.items()}
     best = min(candidates, key=lambda name: losses[name])
+    gain_F = losses_F["none"] - losses_F[best]
+    if gain_F.mean() <= gain_F.std(ddof=1) / np.sqrt(NUM_FOLDS):
+        best = "none"
     chosen = _fit(best, kind, targets, probabilities)
     return Calibration(best, kind, chosen.temperature, chosen.scores, chosen.probabilities, tuple(losses.items()))
 
@@ -105,10 +120,15 @@ def _cool(kind: TargetKind, probabilities: np.ndarray, temperature: float) -> np
 
 
 def _best_temperature(kind: TargetKind, targets: np.ndarray, probabilities: np.ndarray) -> float:
-    """The temperature of lowest log loss (Guo et al. 2017), searched on a logarithmic scale between 1/20 and 20."""
+    """The temperature of lowest log loss (Guo et al. 2017), searched on a logarithmic scale between 1/20 and 20.
+
+    A normal prior on the logarithm keeps it near 1 where examples are few: ten that are all right would make every
+    answer certain. From a hundred on it changes little.
+    """
 
     def loss(log_temperature: float) -> float:
-        return _total_loss(kind, targets, _cool(kind, probabilities, float(np.exp(log_temperature))))
+        prior = 0.5 * (log_temperature / TEMPERATURE_SPREAD) ** 2
+        return _total_loss(kind, targets, _cool(kind, probabilities, float(np.exp(log_temperature)))) + prior
 
     return float(np.exp(minimize_scalar(loss, bounds=tuple(np.log(TEMPERATURES)), method="bounded").x))
 
@@ -144,11 +164,39 @@ def _is_enough(kind: TargetKind, targets: np.ndarray) -> bool:
     return len(targets) >= NUM_FOLDS
 
 
-def _folds(kind: TargetKind, targets: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """Fold of each example, (N,), with both answers (binary) spread evenly over the folds."""
+def _folds(
+    kind: TargetKind, targets: np.ndarray, groups_NK: np.ndarray | None, generator: np.random.Generator
+) -> np.ndarray:
+    """Fold of each example, (N,), with both answers (binary) spread evenly over the folds.
+
+    Groups stay whole, unless there are too few of them for every fold to learn both answers elsewhere.
+    """
+    answers = targets if kind == "binary" else np.zeros(len(targets))
+    if groups_NK is not None and (grouped := _grouped_folds(answers > 0.5, groups_NK, generator)) is not None:
+        return grouped
     order = generator.permutation(len(targets))
-    if kind == "binary":
-        order = order[np.argsort(targets[order], kind="stable")]
+    order = order[np.argsort(answers[order], kind="stable")]
     fold_N = np.empty(len(targets), dtype=np.int64)
     fold_N[order] = np.arange(len(targets)) % NUM_FOLDS
     return fold_N
+
+
+def _grouped_folds(
+    is_positive_N: np.ndarray, groups_NK: np.ndarray, generator: np.random.Generator
+) -> np.ndarray | None:
+    """Folds (N,) of whole groups; None where each example is a group, or where a fold would lack something."""
+    members, sizes = np.unique(groups_NK, return_inverse=True, return_counts=True)[1:]
+    members_NK = members.reshape(groups_NK.shape)
+    group_N = np.take_along_axis(members_NK, sizes[members_NK].argmax(axis=1)[:, None], axis=1)[:, 0]
+    if len(np.unique(group_N)) == len(group_N) or len(np.unique(group_N)) < NUM_FOLDS:
+        return None
+    fold_N = np.empty(len(group_N), dtype=np.int64)
+    splitter = StratifiedGroupKFold(NUM_FOLDS, shuffle=True, random_state=int(generator.integers(2**32)))
+    for fold, (_, held_out) in enumerate(splitter.split(group_N, is_positive_N, group_N)):
+        fold_N[held_out] = fold
+    num_answers = len(np.unique(is_positive_N))
+    is_whole = all(
+        (fold_N == fold).any() and len(np.unique(is_positive_N[fold_N != fold])) == num_answers
+        for fold in range(NUM_FOLDS)
+    )
+    return fold_N if is_whole else None

@@ -41,7 +41,10 @@ def score_held_out(model: PropertyModel, dataset: Dataset, vectors_PD: np.ndarra
         targets = parts["val"].targets
         assert targets is not None
         generator = np.random.default_rng(seed)
-        model = replace(model, calibration=fit_calibration(dataset.kind, targets, raw["val"], generator=generator))
+        calibration = fit_calibration(
+            dataset.kind, targets, raw["val"], groups_NK=parts["val"].member_groups(), generator=generator
+        )
+        model = replace(model, calibration=calibration)
     metrics: dict[str, dict[str, float]] = {}
     columns: dict[str, list] = {}
     for split, part in parts.items():
