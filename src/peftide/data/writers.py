@@ -76,6 +76,12 @@ def check_not_input(out: str | Path, *inputs: str | None) -> None:
             raise UserError(f"{out}: is a file to be read ({path}), and would be overwritten; name another to write")
 
 
+def check_names_free(folder: str | Path, names: Iterable[str], *inputs: str | None) -> None:
+    """Raise UserError where a file to read is one of those that will be written into the folder."""
+    for name in names:
+        check_not_input(Path(folder) / name, *inputs)
+
+
 def check_place(path: str | Path) -> None:
     """Raise UserError where no file of this name can be written, before the work whose result it shall hold."""
     path = Path(path)

@@ -75,8 +75,8 @@ def fit_calibration(
 
     Each way is judged on examples that its own fit has not seen, nor near copies of them, so isotonic regression cannot
     win by memory. "none" is kept unless another is better by more than the standard error over the folds. Isotonic
-    regression is for binary targets; multiclass and multilabel share one temperature. Fewer than 5 examples of either answer (binary) or in all: "none". Not for
-    regression.
+    regression is for binary targets; multiclass and multilabel share one temperature. Fewer than 5 examples of either
+    answer (binary) or in all: "none". Not for regression.
 
     groups_NK: the protein, or cluster of similar ones, of each member: examples of one group are held out together, of
         a pair by the member that has more examples.

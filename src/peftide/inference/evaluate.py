@@ -12,15 +12,18 @@ from rich.console import Console
 
 from peftide.config import EvaluateSettings
 from peftide.data.datasets import read_dataset
-from peftide.data.writers import check_folder_place, make_folder, write_json, write_table
+from peftide.data.writers import check_folder_place, check_names_free, make_folder, write_json, write_table
+from peftide.errors import UserError
 from peftide.evaluation.assessment import measure_clusters, num_replicates
 from peftide.evaluation.intervals import Interval, bootstrap_intervals
 from peftide.evaluation.metrics import measure, measure_classes, statistic
-from peftide.inference.predict import prediction_columns
+from peftide.inference.predict import example_columns, prediction_columns
 from peftide.inference.score import data_settings, load_for_inference, score_dataset
-from peftide.models.bundle import bundles_together, was_trained_on
+from peftide.models.bundle import bundles_together, trained_examples, was_trained_on
 from peftide.models.bundle_facts import BundleFacts
 from peftide.records import Dataset
+
+WRITTEN = ("predictions.tsv", "metrics.json")  # into the folder
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,11 @@ def run_evaluation(settings: EvaluateSettings, console: Console) -> Evaluation:
     """
     if settings.out is not None:
         check_folder_place(settings.out)
+        check_names_free(settings.out, WRITTEN, settings.data, settings.sequences)
+        if (Path(settings.out) / "run.json").exists():
+            raise UserError(
+                f"--out {settings.out}: is a bundle, whose predictions.tsv would be lost; choose another folder"
+            )
     bundles, facts = bundles_together(Path(settings.bundle))
     dataset = _read_labelled(facts, bundles, settings, console)
     scores = np.mean([_score(bundle, dataset, settings, console, len(bundles)) for bundle in bundles], axis=0)
@@ -64,14 +72,31 @@ def _read_labelled(
         console.print(f"note: {note}", highlight=False)
     if settings.split != "all" and dataset.split_N is not None:
         return dataset.part(settings.split)
+    if settings.split != "all":
+        console.print(f"note: {settings.data} has no column split, so every row is scored", highlight=False)
     for bundle in bundles:
-        if was_trained_on(bundle, Path(settings.data)):
+        if not was_trained_on(bundle, Path(settings.data)):
+            _warn_of_trained(bundle, dataset, console)
+        else:
             console.print(
                 f"warning: {settings.data} is the table that {bundle} was trained on, and every row of it is scored; "
                 f"{bundle / 'split.tsv'} says which rows are the test part",
                 style="yellow",
             )
     return dataset
+
+
+def _warn_of_trained(bundle: Path, dataset: Dataset, console: Console) -> None:
+    """Say how many examples, by their ids and whatever their order, are among those that trained the bundle."""
+    trained = trained_examples(bundle)
+    columns = example_columns(dataset).values()
+    num_trained = sum(frozenset(ids) in trained for ids in zip(*columns, strict=True))
+    if num_trained:
+        console.print(
+            f"warning: {num_trained:,} of {len(dataset):,} examples have the ids of examples that {bundle} was trained "
+            f"on ({bundle / 'split.tsv'}), and are scored with the others",
+            style="yellow",
+        )
 
 
 def _score(

@@ -21,6 +21,7 @@ from peftide.data.member_file import ROWS_AT_ONCE, MemberFile, member_file
 from peftide.data.member_scan import scan_members
 from peftide.data.portions import PortionSize, ProteinsInMemory, outlines_digest
 from peftide.data.writers import check_not_input, check_table_path, write_rows
+from peftide.errors import UserError
 from peftide.inference.computing import computing
 from peftide.inference.embedding_tables import values_of
 from peftide.inference.live_bars import live_bar
@@ -37,6 +38,7 @@ from peftide.inference.predict_portions import (
 )
 from peftide.inference.score import data_settings
 from peftide.inference.table_parts import TableParts
+from peftide.models.bundle import OWN_NAMES
 from peftide.records import Dataset, Proteins
 
 ROWS_IN_PART = 1 << 16  # examples scored before the scores are kept
@@ -71,6 +73,9 @@ def predict_file(
     """
     check_table_path(settings.out)
     check_not_input(settings.out, settings.data, settings.sequences)
+    out = Path(settings.out)
+    if out.name in OWN_NAMES and (out.parent / "run.json").exists():
+        raise UserError(f"--out {out}: is a file of the bundle {out.parent}; name another to write")
     predictor = load_predictor(settings)
     wanted = data_settings(predictor.model, settings)
     if stand_alone(wanted):

@@ -6,6 +6,7 @@ adapter/            method lora: a standard peft adapter of the stock `EsmModel`
 backbone/           method full: the tuned backbone in the format of the hub, with config.json and vocab.txt
 """
 
+import csv
 import hashlib
 import json
 import os
@@ -37,6 +38,7 @@ PARTS: dict[Method, tuple[str, ...]] = {  # by method, beside run.json
     "lora": ("head.safetensors", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
     "full": ("head.safetensors", "backbone/config.json", "backbone/vocab.txt", "backbone/model.safetensors"),
 }
+OWN_NAMES = ("run.json", "head.safetensors", "adapter", "backbone", "split.tsv", "predictions.tsv", "report.html")
 
 
 def save_bundle(folder: Path, model: PropertyModel, run: dict[str, Any]) -> None:
@@ -253,6 +255,20 @@ def was_trained_on(folder: Path, data: Path) -> bool:
     if not isinstance(digests, dict):
         return False
     return file_digest(data) in digests.values()
+
+
+def trained_examples(folder: Path) -> set[frozenset[str]]:
+    """The ids of each training example of the bundle, by its split.tsv; empty where it has none."""
+    path = folder / "split.tsv"
+    if not path.is_file():
+        return set()
+    try:
+        with path.open(encoding="utf-8", newline="") as stream:
+            rows = list(csv.DictReader(stream, delimiter="\t", strict=True))
+    except (OSError, ValueError, csv.Error) as error:
+        raise UserError(f"{path}: damaged ({error}); remove it, or train again") from error
+    ids = ("id", "protein_a", "protein_b")
+    return {frozenset(row[name] for name in ids if row.get(name)) for row in rows if row.get("split") == "train"}
 
 
 def save_backbone(backbone: Backbone, model: torch.nn.Module, folder: Path) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 
 from peftide.config import CompareSettings, JudgeSettings, RecipeSettings, TrainSettings
 from peftide.data.files import data_digests
-from peftide.data.writers import write_json, write_table
+from peftide.data.writers import check_names_free, write_json, write_table
 from peftide.errors import UnwritableError, UserError, raise_problems
 from peftide.evaluation.compared import (
     Cost,
@@ -42,6 +42,8 @@ from peftide.training.run import make_run_folder, run_training
 from peftide.training.state import INTERRUPTED
 from peftide.training.subject import backbone_problem, schedule_of
 
+WRITTEN = ("compare.json", "compare.tsv", "compare.html")  # into the folder
+
 
 def run_compare(settings: CompareSettings, console: Console) -> MethodComparison:
     """Train what is not yet there, print the table, write compare.json, compare.tsv and compare.html.
@@ -51,6 +53,7 @@ def run_compare(settings: CompareSettings, console: Console) -> MethodComparison
     """
     planned = _planned(settings)
     folder = Path(settings.out)
+    check_names_free(folder, WRITTEN, settings.data, settings.sequences)
     for backbone in settings.backbones:
         make_run_folder(settings.out, backbone)
     with alone_in(folder, what="comparison"):

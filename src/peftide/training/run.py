@@ -12,18 +12,20 @@ from rich.console import Console
 
 from peftide.config import TrainSettings, parse_layers
 from peftide.data.files import data_digests
-from peftide.data.writers import write_table
+from peftide.data.findings import listed
+from peftide.data.writers import check_names_free, write_table
 from peftide.errors import UserError, unwritable
 from peftide.evaluation.assessment import Assessment
 from peftide.inference.caching import cached
 from peftide.inference.predict import example_columns
 from peftide.models.backbones import Backbone
-from peftide.models.bundle import add_to_run, save_bundle
+from peftide.models.bundle import OWN_NAMES, add_to_run, save_bundle
 from peftide.models.machine import Machine, choose_machine, describe, peak_memory_bytes
 from peftide.records import SPLITS, Dataset
 from peftide.report.run_report import write_report
 from peftide.training.advice import what_would_fit
 from peftide.training.build import hold_on_device, know_lower_vectors, standardize
+from peftide.training.checkpoint import FOLDER as CHECKPOINTS
 from peftide.training.checkpoint import Checkpoints, unfinished_run
 from peftide.training.examples import Examples, read_examples, share_split
 from peftide.training.loop import AfterEpoch
@@ -64,6 +66,7 @@ def run_training(
     """
     if settings.shard and not ranks.shards:
         raise UserError("--shard: one process has nobody to share with; start several, as torchrun does")
+    _check_out(settings, console)
     if examples is None:
         check_backbone(settings)
         examples = read_examples(settings, console)
@@ -172,6 +175,21 @@ def make_run_folder(out: str, backbone_name: str) -> Path:
     if not os.access(folder, os.W_OK):
         raise UserError(f"--out {folder}: cannot write into this folder; choose another")
     return folder
+
+
+def _check_out(settings: TrainSettings, console: Console) -> None:
+    """Refuse a folder where the bundle would overwrite what is not a bundle; say so where it will replace one."""
+    folder = Path(settings.out)
+    check_names_free(folder, OWN_NAMES, settings.data, settings.sequences)
+    if not folder.is_dir() or (folder / CHECKPOINTS).is_dir():
+        return
+    if (folder / "run.json").is_file():
+        console.print(f"note: the bundle in {folder} will be replaced when this run is done", highlight=False)
+    elif others := [name for name in OWN_NAMES if (folder / name).exists()]:
+        raise UserError(
+            f"--out {folder}: {listed(others)} in it would be overwritten, and without a run.json it is no bundle of "
+            "peftide; choose another folder, or move that away"
+        )
 
 
 def _plan_line(subject: Subject, ranks: Ranks) -> str:

@@ -11,7 +11,7 @@ from rich.console import Console
 from peftide.config import SweepSettings, TrainSettings, load_settings, settings_of, to_toml
 from peftide.config.vary import Range, Variation, combinations, read_variations, text_of, trial_settings, varied
 from peftide.data.files import data_digests
-from peftide.data.writers import write_json, write_table, write_text
+from peftide.data.writers import check_names_free, write_json, write_table, write_text
 from peftide.errors import raise_problems
 from peftide.evaluation.robustness import Scale, SweepResult, Trial, conclude
 from peftide.models.machine import choose_machine, describe
@@ -27,6 +27,8 @@ from peftide.training.run import make_run_folder
 from peftide.training.search import search_grid, search_optuna
 from peftide.training.subject import backbone_problem, schedule_of
 from peftide.training.trial import Bench, Judge, StoredTrial, read_trials, run_trial, trial_folder
+
+WRITTEN = ("sweep.json", "sweep.tsv", "sweep.html", "best.toml")  # into the folder
 
 
 @dataclass
@@ -81,6 +83,7 @@ def run_sweep(settings: SweepSettings, console: Console) -> SweepResult:
     trial. Ctrl-C ends it; the same settings go on with what is missing. Raises UserError for data that cannot be
     trained on, for trials in the folder that were made otherwise, and where every trial fails.
     """
+    check_names_free(settings.out, WRITTEN, settings.data, settings.sequences)
     folder = make_run_folder(settings.out, settings.backbone)
     with alone_in(folder, what="sweep"):
         return _sweep(settings, folder, console)
