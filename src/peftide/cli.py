@@ -1,6 +1,7 @@
 """The `peftide` command: flags from the settings, one line per command over `peftide.api`."""
 
 import argparse
+import difflib
 import io
 import os
 import sys
@@ -233,7 +234,8 @@ def _unknown(word: str, flags: Sequence[str]) -> str:
     if os.path.exists(word):
         return f"{word}: no flag; as the name of a file it goes at the end, after --"
     flag = word.split("=")[0]
-    return f"{flag}: the nearest is {nearest(flag, flags)}"
+    close = difflib.get_close_matches(flag, flags, n=1)
+    return f"{flag}: {f'the nearest is {close[0]}' if close else 'see --help for those that there are'}"
 
 
 def overview() -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -70,3 +71,8 @@ class Dataset:
         """The examples of one split."""
         assert self.split_N is not None, "the dataset has no split yet"
         return self.subset(self.split_N == split)
+
+
+def class_separator(classes: Sequence[str]) -> str:
+    """What stands between the classes of one example in a table: a space, or `;` where a class has spaces itself."""
+    return ";" if any(" " in name for name in classes) else " "

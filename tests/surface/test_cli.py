@@ -19,8 +19,8 @@ MACHINE_FLAGS = "--device --precision --threads --token-budget --compile --cache
 TRAINING_FLAGS = f"""{TABLE_FLAGS} {MACHINE_FLAGS} --audit --strict --split-by --split-identity --split-seed --task
     --target --max-residues --long-proteins --val-fraction --test-fraction --head --head-width --head-dropout --pooling
     --state-layers --lora-rank --lora-alpha --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples
-    --learning-rate --weight-decay --warmup-fraction --clip-norm --patience --metric --class-weights --sampling
-    --group-weight --seed --checkpoint-layers --memory"""
+    --pair-steps --learning-rate --weight-decay --warmup-fraction --clip-norm --patience --metric --class-weights
+    --sampling --group-weight --seed --checkpoint-layers --memory"""
 FLAGS = {
     "demo": "--out",
     "split": f"""{TABLE_FLAGS} --task --target --max-residues --long-proteins --out --by --identity --coverage
@@ -30,7 +30,7 @@ FLAGS = {
     "plan": f"""{TABLE_FLAGS} {MACHINE_FLAGS} --split-by --split-identity --split-seed
         --json --task --target --max-residues --long-proteins --val-fraction --test-fraction --head
         --head-width --head-dropout --pooling --state-layers --backbones --methods --lora-rank --lora-alpha
-        --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --seed
+        --lora-dropout --lora-matrices --lora-layers --epochs --batch-examples --pair-steps --seed
         --checkpoint-layers --memory""",
     "compare": f"{TRAINING_FLAGS} --baselines --out --backbones --methods --seeds",
     "sweep": f"{TRAINING_FLAGS} --out --backbone --method --vary --search --trials --keep-bundles",

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 from sklearn.metrics import average_precision_score
 
-from peftide.evaluation.assessment import assess, correct, num_replicates, verdict
+from peftide.evaluation.assessment import ADDS, Comparison, assess, correct, num_replicates, verdict
 from peftide.evaluation.baselines import BASELINES, BaselineScores, held_out, majority
 from peftide.evaluation.calibration import fit_calibration
+from peftide.evaluation.intervals import Difference
 from peftide.evaluation.metrics import measure
 from peftide.records import Dataset, Proteins
 
@@ -215,3 +216,10 @@ def test_large_sets_are_drawn_less_often():
     assert num_replicates(100) == 1000
     assert 200 < num_replicates(20_000) < 1000
     assert num_replicates(10**7) == 200
+
+
+def test_few_positives_are_too_few_to_say_anything():
+    row = Comparison("", {"test": {"aupr": 0.1}}, Difference(0.5, 0.4, 0.6, 0.95, 1000, 1.0), 0.0, {})
+    said = verdict({"majority": row}, "aupr", "test", value=0.6, num_groups=150, num_rarer=2)
+    assert said.startswith("The test part has only 2 examples of one of the two answers, too few to say")
+    assert verdict({"majority": row}, "aupr", "test", value=0.6, num_groups=150, num_rarer=30).startswith(ADDS)

@@ -403,7 +403,7 @@ def test_the_verdict_tells_apart_what_the_interval_tells_apart():
     found = summaries({"good": good, "same": same, "noise": noise}, targets)
     said = tell(found, {"composition": 0.61, "majority": 0.5}, "aupr")
     assert said[0].startswith("Best on the test part: good on b, aupr 1.000")
-    assert "same on b: +0.000 (+0.000 to +0.000), not to be told apart" in said[1]
+    assert "same on b: +0.000 (97.5% interval +0.000 to +0.000), not to be told apart" in said[1]
     assert said[2].startswith("noise on b: -0.")
     assert said[2].endswith("behind it.")
     assert said[3] == "Validation alone would choose the same."

@@ -1,4 +1,5 @@
 import numpy as np
+import pandas as pd
 import pytest
 
 from peftide.config import DataSettings
@@ -426,3 +427,31 @@ def test_a_label_that_is_rare_among_several_may_miss_in_a_split(proteins):
     table = "id,sequence,label,split\np,MK,C2,train\nq,ML,D2,test\n"
     notes = proteins(table, task="symmetry").notes
     assert any("split train has no example of" in note and "D2" in note for note in notes)
+
+
+def test_numeric_classes_are_the_same_however_they_are_written(tmp_path):
+    pd.DataFrame({"sequence": ["MKV", "MKL", "MKI", "MKA"], "label": ["1", "2.0", "3", "2"]}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    settings = DataSettings(data=str(tmp_path / "t.csv"), task="protein")
+    dataset = read_dataset(settings, labelled=True, classes=("1.0", "2.0", "3.0"), kind="multiclass")
+    assert dataset.targets.tolist() == [0, 1, 2, 1]
+
+
+def test_a_typographic_minus_is_a_minus(tmp_path):
+    numbers = [(-1) ** row * (row + 0.5) for row in range(30)]
+    texts = [str(number).replace("-", "\N{MINUS SIGN}") for number in numbers]
+    pd.DataFrame({"sequence": ["MKV" + "A" * row for row in range(30)], "label": texts}).to_csv(
+        tmp_path / "t.csv", index=False
+    )
+    dataset = read_dataset(DataSettings(data=str(tmp_path / "t.csv"), task="protein"))
+    assert dataset.kind == "regression"
+    assert dataset.targets.tolist() == numbers
+    assert any("U+2212" in note for note in dataset.notes)
+
+
+def test_two_stray_quotes_in_a_tsv_do_not_swallow_a_row(tmp_path):
+    lines = ["sequence\tname\tlabel", "MKV\ta\t0", 'MKL\t"alpha\t1', 'MKI\tbeta"\t0', "MKA\tb\t1"]
+    (tmp_path / "t.tsv").write_text("\n".join(lines) + "\n", "utf-8")
+    with pytest.raises(UserError, match=r"t\.tsv:3: a cell that begins with a quote runs on to line 4"):
+        read_dataset(DataSettings(data=str(tmp_path / "t.tsv"), task="protein"))

@@ -5,6 +5,7 @@ import pytest
 
 from peftide.evaluation.intervals import (
     bootstrap_intervals,
+    num_independent,
     one_vote_per_group,
     paired_difference,
     replicate_weights,
@@ -63,9 +64,17 @@ def test_the_interval_equals_that_of_resampling_rows_one_by_one():
     for _ in range(100):
         rows = draws.integers(60, size=60)
         resampled.append(measure("binary", targets[rows], scores[rows], classes=CLASSES))
-    for name in ("aupr", "auroc", "f1", "precision_at_recall_50", "ece"):
+    for name in ("aupr", "auroc", "f1", "precision_at_recall_50"):
         low, high = np.quantile([values[name] for values in resampled], [0.025, 0.975])
         assert (found[name].low, found[name].high) == pytest.approx((low, high), abs=1e-12), name
+    assert "ece" not in found  # which lies below most of its replicates
+
+
+def test_partners_of_three_antigens_are_three_to_draw_from():
+    bipartite = np.column_stack([np.repeat([0, 1, 2], 50), 3 + np.arange(150)])
+    assert num_independent(bipartite) == 3
+    assert num_independent(np.array([[0, 1], [1, 2]])) == 3
+    assert num_independent(np.arange(7)[:, None]) == 7
 
 
 def test_the_same_seed_gives_the_same_intervals():

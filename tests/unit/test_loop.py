@@ -227,3 +227,21 @@ def test_the_loss_falls_on_examples_that_can_be_learned(esm_folder, tmp_path):
         run = Run(tmp_path, esm_folder, method=method, learning_rate=rate, epochs=8, patience=8)
         losses = [row["loss"] for row in run.fit().history]
         assert losses[-1] < 0.6 * losses[0], method
+
+
+def test_training_neither_overwrites_its_table_nor_what_is_no_bundle(esm_folder, tmp_path):
+    settings = settings_for(tmp_path, esm_folder, method="head", epochs=1)
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    table = folder / "split.tsv"
+    table.write_bytes(Path(settings.data).read_bytes())
+    before = table.read_bytes()
+    with pytest.raises(UserError, match=r"split\.tsv: is a file to be read"):
+        run_training(replace(settings, data=str(table), out=str(folder)), Console(quiet=True))
+    with pytest.raises(UserError, match=r"split\.tsv in it would be overwritten"):
+        run_training(replace(settings, out=str(folder)), Console(quiet=True))
+    assert table.read_bytes() == before
+    run_training(settings, Console(quiet=True))
+    again = Console(file=io.StringIO(), width=200)
+    run_training(settings, again)
+    assert "will be replaced when this run is done" in again.file.getvalue()

@@ -19,7 +19,17 @@ from peftide.report.figures import MOST_CURVE_POINTS, MOST_DOTS, predicted_again
 from peftide.report.page import page
 from peftide.report.predictions import members
 from peftide.report.reading import read_as
-from peftide.report.wording import ABSENT, MEANINGS, METRIC_WORDS, duration, glossary, metric_words, number, signed
+from peftide.report.wording import (
+    ABSENT,
+    MEANINGS,
+    METRIC_WORDS,
+    duration,
+    glossary,
+    metric_words,
+    number,
+    signed,
+    threshold_words,
+)
 
 MINUS = "\N{MINUS SIGN}"
 
@@ -137,14 +147,23 @@ def test_blocks_become_escaped_html() -> None:
     [
         ("", []),
         ("C1", ["C1"]),
-        ("C1 D2", ["C1", "D2"]),
+        ("C1;D2", ["C1", "D2"]),
         ("DNA binder", ["DNA binder"]),
-        ("binder DNA binder", ["binder", "DNA binder"]),
+        ("binder;DNA binder", ["binder", "DNA binder"]),
     ],
 )
 def test_joined_classes_are_told_apart_even_with_spaces_in_their_names(text: str, found: list[str]) -> None:
     classes = ("binder", "C1", "C10", "D2", "DNA binder")
     assert members(text, classes) == [name in found for name in classes]
+
+
+def test_classes_without_spaces_are_joined_by_one() -> None:
+    assert members("C1 D2", ("C1", "C10", "D2")) == [True, False, True]
+
+
+@pytest.mark.parametrize("value", [0.0039306, 0.7928135123, 0.99987654321, 1.0, 3e-9, 0.5])
+def test_a_threshold_is_written_so_that_what_passes_it_passes_what_is_written(value: float) -> None:
+    assert value * (1 - 1e-6) < float(threshold_words(value)) <= value
 
 
 def test_a_class_that_is_not_known_is_refused() -> None:

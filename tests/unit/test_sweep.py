@@ -21,7 +21,7 @@ from peftide.config import SweepSettings, TrainSettings, load_settings, to_toml
 from peftide.config.vary import read_variations
 from peftide.data.datasets import read_dataset
 from peftide.errors import UserError
-from peftide.evaluation.robustness import Trial
+from peftide.evaluation.robustness import Trial, conclude
 from peftide.inference.predict import score_examples
 from peftide.models.backbones import fingerprint, load_backbone
 from peftide.models.bundle import load_bundle, read_run
@@ -373,3 +373,16 @@ def test_the_command_sweeps(tmp_path, esm_folder, capsys):
     path.write_text(to_toml(settings), "utf-8")
     assert main(["sweep", "--config", str(path)]) == 0
     assert "Best validation aupr" in capsys.readouterr().out
+
+
+def test_the_best_settings_are_those_with_the_best_mean_over_seeds():
+    values = {("a", 0): 0.70, ("a", 1): 0.71, ("b", 0): 0.60, ("b", 1): 0.75, ("c", 0): 0.9}
+    trials = [Trial({"head": head, "seed": seed}, "finished", value) for (head, seed), value in values.items()]
+    found = conclude(trials, {"head": "listed", "seed": "listed"}, "aupr")
+    assert found.best == 0
+    assert found.verdict[0] == "Best validation aupr: 0.7050, the mean of 2 seeds, with head=a."
+
+
+def test_one_trial_of_each_value_explains_nothing():
+    trials = [Trial({"head_dropout": value}, "finished", 0.6 + value) for value in (0.0, 0.3)]
+    assert not any("explains" in line for line in conclude(trials, {"head_dropout": "listed"}, "aupr").verdict)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peftide.data.cleaned import name_problem, note_named_by_sequence, note_remarks, remarks, sequence_problem
+from peftide.data.cleaned import ID_OF, name_problem, note_named_by_sequence, note_remarks, remarks, sequence_problem
 from peftide.data.columns import MemberColumns
 from peftide.data.files import FileKind
 from peftide.data.findings import Findings, quoted
@@ -78,6 +78,7 @@ class CarriedMembers:
         elif self._first[number].sequence != cleaned.sequence:
             here, there = (place_of(self._path, self._kind, at) for at in (line, self._lines[number]))
             what = f"{quoted(name)} has another sequence than at {there}; give each sequence its own id"
+            what += ID_OF.get(self._kind, "")
             self._conflicts.add("ids", f"{here}: {what}")
         return number
 

@@ -15,6 +15,8 @@ _SAID = {
     STARRED: "freed of a trailing *",
 }
 
+ID_OF = {"fasta": ", the first word of its header"}  # where an id is taken from, by kind of file
+
 
 def name_problem(name: str) -> str | None:
     """What is wrong with an id, None where nothing is."""

@@ -24,6 +24,7 @@ POSITIVE_WORDS = words("1 1.0 true t yes y positive pos + interacting binding pr
 NEGATIONS = words("non not no un in")
 NO_LABELS = words("nan na n/a #n/a null")  # what numpy and pandas, R, Excel and databases write for nothing
 
+MINUS = "\N{MINUS SIGN}"
 _NUMBER = re.compile(r"[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)", re.IGNORECASE)
 _DECIMAL_COMMA = re.compile(r"[+-]?[0-9]+(,[0-9]+)?(e[+-]?[0-9]+)?", re.IGNORECASE)
 _LARGEST = float(np.finfo(np.float32).max)
@@ -59,6 +60,9 @@ def read_targets(
     kind: None reads it from the labels (`guess_kind`); pairs are then binary. classes: those of a trained model, and
     then every other label is a problem; None takes them from the labels.
     """
+    if any(MINUS in text for text in texts):
+        findings.notes.append(f"{table.path}: the minus sign U+2212 in labels is read as '-'")
+        texts = [text.replace(MINUS, "-") for text in texts]
     rows = rows_by_value(texts)
     rows.pop("", None)
     labels = Labels(table, rows)
@@ -186,6 +190,12 @@ def _multiclass(labels: Labels, *, classes: tuple[str, ...] | None, findings: Fi
     sizes = listed(f"{name} ({len(labels.rows.get(name, ())):,})" for name in known)
     findings.notes.append(f"{labels.table.path}: the label is one of {len(known)} classes: {sizes}")
     codes = {label: index for index, label in enumerate(known)}
+    of_number = {float(label): index for label, index in codes.items() if _NUMBER.fullmatch(label)}
+    codes |= {  # 1 and 1.0 are one class, as tables write either
+        label: of_number[float(label)]
+        for label in labels.rows
+        if label not in codes and _NUMBER.fullmatch(label) and float(label) in of_number
+    }
     return _single(labels, "multiclass", known, codes=codes, findings=findings)
 
 

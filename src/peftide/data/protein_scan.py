@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peftide.data.cleaned import name_problem, note_named_by_sequence, note_remarks, remarks, sequence_problem
+from peftide.data.cleaned import ID_OF, name_problem, note_named_by_sequence, note_remarks, remarks, sequence_problem
 from peftide.data.findings import MOST_KEPT, Findings, quoted
 from peftide.data.portions import PortionCutter, PortionSize, record_digest
 from peftide.data.protein_file import CheckedFile, ProteinFile, Row
@@ -155,5 +155,5 @@ def _other_sequences(file: ProteinFile, repeats: Repeats) -> Sequence[str]:
         (place, name), (first_place, first_name) = known[row], known[first]
         if name == first_name:  # else two ids have one digest
             what = f"{quoted(name)} has another sequence than at {first_place}"
-            told.append(f"{place}: {what}; give each sequence its own id")
+            told.append(f"{place}: {what}; give each sequence its own id{ID_OF.get(file.header.file_format.kind, '')}")
     return told + [""] * (len(pairs) - len(kept))

@@ -104,6 +104,12 @@ def _places(header: Header, there: Sequence[str], names: Sequence[str]) -> list[
     return [there.index(name) for name in names]
 
 
+def _swallows_rows(field: str, num_columns: int) -> bool:
+    """Whether a quoted cell holds as many tabs as the rows that it runs over have: two stray quotes in one column."""
+    num_lines = field.count("\n")
+    return num_lines > 0 and num_columns > 1 and field.count("\t") == num_lines * (num_columns - 1)
+
+
 def _iterate_records(path: str, file_format: Format) -> Iterator[tuple[int, list[str]]]:
     """Yield (line where it starts, fields) of each record that is not blank, quotes as in the csv standard."""
     if csv.field_size_limit() < LONGEST_LINE:
@@ -113,6 +119,11 @@ def _iterate_records(path: str, file_format: Format) -> Iterator[tuple[int, list
     start = 1
     try:
         for fields in reader:
+            if file_format.kind == "tsv" and any(_swallows_rows(field, len(fields)) for field in fields):
+                raise UserError(
+                    f"{path}:{start}: a cell that begins with a quote runs on to line {reader.line_num}, over the "
+                    "columns between; write the quote inside a quoted cell twice, or remove it"
+                )
             if fields:
                 yield start, fields
             start = reader.line_num + 1

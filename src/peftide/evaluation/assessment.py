@@ -18,6 +18,7 @@ from peftide.evaluation.intervals import (
     Difference,
     Interval,
     bootstrap_intervals,
+    num_independent,
     one_vote_per_group,
     paired_difference,
 )
@@ -28,6 +29,11 @@ from peftide.records import Dataset, SplitName, TargetKind
 
 WANTED_PRECISIONS = (0.5, 0.75, 0.9, 0.95, 0.99)
 MOST_REPLICATES, FEWEST_REPLICATES = 1000, 200
+FEWEST_ANSWERS = 10  # of the rarer answer: with fewer, chance alone makes intervals that leave zero out
+ADDS = "The language model adds to what simple predictors know"  # first words of the verdicts
+IS_WORSE = "The language model is worse than a simple predictor"
+NOT_SHOWN = "The language model is not shown to add anything to a simple predictor"
+TOO_FEW = "too few to say whether the language model adds anything"
 FEWEST_GROUPS = 10  # of proteins or clusters: an interval from drawing fewer is far too narrow
 SCORES_DRAWN = 5_000_000  # examples times replicates that a bootstrap aims at
 
@@ -171,10 +177,12 @@ def verdict(
     *,
     value: float | None = None,
     num_groups: int = 0,
+    num_rarer: int | None = None,
 ) -> str:
     """One sentence on whether the language model adds anything to the best baseline of the judged part.
 
-    value: the model's metric there, None where it is not defined; num_groups: what the bootstrap draws from.
+    value: the model's metric there, None where it is not defined; num_groups: what the bootstrap draws from;
+    num_rarer: examples of the rarer answer, of a binary target.
     """
     if not compared or judged is None:
         return "Not compared with any baseline, so it is not known whether the language model adds anything."
@@ -195,16 +203,15 @@ def verdict(
         f"{difference.high:+.3f})"
     )
     if num_groups < FEWEST_GROUPS:
-        return (
-            f"The {part} part has only {num_groups} proteins or clusters of them, too few to say whether the language "
-            f"model adds anything: {numbers}."
-        )
+        return f"The {part} part has only {num_groups} proteins or clusters of them, {TOO_FEW}: {numbers}."
+    if num_rarer is not None and num_rarer < FEWEST_ANSWERS:
+        return f"The {part} part has only {num_rarer} examples of one of the two answers, {TOO_FEW}: {numbers}."
     low, high = sorted((sign * difference.low, sign * difference.high))
     if low > 0:
-        return f"The language model adds to what simple predictors know: {numbers}."
+        return f"{ADDS}: {numbers}."
     if high < 0:
-        return f"The language model is worse than a simple predictor: {numbers}."
-    return f"The language model is not shown to add anything to a simple predictor: {numbers}."
+        return f"{IS_WORSE}: {numbers}."
+    return f"{NOT_SHOWN}: {numbers}."
 
 
 def _compare(
@@ -239,7 +246,12 @@ def _verdict(
         return verdict(compared, "", None)
     part, metric = parts[judged], main_metric(parts[judged].kind)
     value = _measure(part, scores[judged]).get(metric)
-    return verdict(compared, metric, judged, value=value, num_groups=len(np.unique(part.member_groups())))
+    num_rarer = None
+    if part.kind == "binary":
+        num_positives = int((_targets(part) > 0.5).sum())
+        num_rarer = min(num_positives, len(part) - num_positives)
+    num_groups = num_independent(part.member_groups())
+    return verdict(compared, metric, judged, value=value, num_groups=num_groups, num_rarer=num_rarer)
 
 
 def _difference(
@@ -252,9 +264,9 @@ def _difference(
 ) -> Difference | None:
     """The model's main metric minus the baseline's; None where a metric is not defined, or nothing can be drawn.
 
-    A baseline that answers the same for all has the prevalence for AUPR. In finite samples, and more so in replicates,
-    the AUPR of a random order is above that: so the interval is that of the difference to a random order, the model's
-    own scores shuffled, moved to the estimate.
+    AUPR takes tied scores as one step, and a baseline that answers the same for all has the prevalence. In finite
+    samples, and more so in replicates, the AUPR of a random order is above that: so the ties of a baseline are broken
+    at random, and the interval is moved to the estimate.
     """
     if judged is None:
         return None
@@ -262,9 +274,9 @@ def _difference(
     reached = _measure(part, theirs).get(metric)
     if reached is None:
         return None
-    is_constant = bool((theirs == theirs[:1]).all())
-    if is_constant:
-        theirs = scores[judged][generator.permutation(len(part))]
+    is_tied = metric in ("aupr", "macro_aupr")
+    if is_tied:
+        theirs = _without_ties(theirs, generator)
     difference = paired_difference(
         _statistic(part, scores[judged]),
         _statistic(part, theirs),
@@ -272,11 +284,21 @@ def _difference(
         generator=generator,
         num_replicates=num_replicates(len(part)),
     ).get(metric)
-    if difference is None or not is_constant:
+    if difference is None or not is_tied:
         return difference
     estimate = _measure(part, scores[judged])[metric] - reached
     shift = estimate - difference.estimate
     return replace(difference, estimate=estimate, low=difference.low + shift, high=difference.high + shift)
+
+
+def _without_ties(scores: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """Ranks between 0 and 1 in place of scores (of each class), equal ones in random order."""
+    by_class = scores.reshape(len(scores), -1)
+    ranks = np.empty(by_class.shape)
+    for column, values_N in enumerate(by_class.T):
+        order = np.lexsort((generator.random(len(values_N)), values_N))
+        ranks[order, column] = (np.arange(len(values_N)) + 0.5) / len(values_N)
+    return ranks.reshape(scores.shape)
 
 
 def _targets(part: Dataset) -> np.ndarray:

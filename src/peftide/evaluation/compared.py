@@ -69,7 +69,8 @@ class MethodSummary:
 
     spreads: by split and metric. averaged: the compared metric of the scores averaged over the seeds, on the test part.
     cost: the largest of the runs; the first one fills the cache and takes longer. difference: this one's averaged
-    scores minus those of the best.
+    scores minus those of the best, with an interval for as many comparisons as there are (Bonferroni): the best is
+    chosen by the same examples, and one of several equal methods would often seem to be behind it.
     """
 
     variant: Variant
@@ -148,6 +149,7 @@ def summarise(
             groups_NK,
             generator=np.random.default_rng(seed),
             num_replicates=replicates,
+            confidence=1 - 0.05 / (len(done) - 1),
         )[metric]
 
     return tuple(
@@ -186,7 +188,8 @@ def tell(methods: Sequence[MethodSummary], baselines: Mapping[str, float], metri
     ]
     for method in methods:
         if (difference := method.difference) is not None:
-            span = f"{difference.estimate:+.3f} ({difference.low:+.3f} to {difference.high:+.3f})"
+            span = f"{difference.estimate:+.3f} ({difference.confidence:.1%} interval {difference.low:+.3f} to "
+            span += f"{difference.high:+.3f})"
             is_behind = difference.low > 0 or difference.high < 0
             what = "behind it" if is_behind else "not to be told apart from it on this test part"
             said.append(f"{method.variant}: {span}, {what}.")

@@ -15,6 +15,8 @@ import numpy as np
 
 from peftide.evaluation.metrics import COUNTS, Statistic, higher_is_better
 
+WITHOUT_INTERVAL = {*COUNTS, "ece"}
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -70,8 +72,8 @@ def bootstrap_intervals(
     Coverage of nominal 95 % intervals of AUROC and AUPR in 200 simulated test sets (200 proteins, 2,000 pairs): 96 to
     98 % where proteins differ strongly in how well they are predicted (drawing pairs covers 64 to 80 % there), 99 to
     100 % where pairs are independent in truth: the interval is then 1.6 times as wide as needed, as a pair's draw
-    varies three times as much. So it errs towards caution. The calibration error, which noise can only raise, comes
-    out too high in the replicates: read its interval as an upper one.
+    varies three times as much. So it errs towards caution. The calibration error has no interval: noise can only
+    raise it, so the replicates lie above the estimate.
     """
     estimates = _defined(statistic(None)) if can_draw(groups_NK) else {}
     drawn = [statistic(weights_N) for weights_N in replicate_weights(groups_NK, generator, num_replicates)]
@@ -144,6 +146,17 @@ def can_draw(groups_NK: np.ndarray) -> bool:
     return len(groups_NK) > 0 and bool((groups_NK != groups_NK.flat[0]).any())
 
 
+def num_independent(groups_NK: np.ndarray) -> int:
+    """How many groups there are to draw from; where those of the two sides of pairs are never the same, the fewer.
+
+    A hundred partners of three antigens say of three antigens.
+    """
+    sides = [set(np.unique(column).tolist()) for column in groups_NK.T]
+    if len(sides) == 2 and not sides[0] & sides[1]:
+        return min(map(len, sides))
+    return len(set().union(*sides))
+
+
 def one_vote_per_group(groups_NK: np.ndarray) -> np.ndarray:
     """Weights by which every group (for pairs: every pair of groups, in either order) counts once, (N,) float64.
 
@@ -159,7 +172,7 @@ def _spread(values: list[float]) -> Spread:
 
 
 def _defined(values: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in values.items() if value == value and name not in COUNTS}
+    return {name: value for name, value in values.items() if value == value and name not in WITHOUT_INTERVAL}
 
 
 def _finite(values_R: np.ndarray) -> np.ndarray:

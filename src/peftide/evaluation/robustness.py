@@ -1,7 +1,7 @@
 """What many trials with different settings tell: how far the result is spread, and which settings spread it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -77,9 +77,27 @@ def conclude(trials: Sequence[Trial], varied: Mapping[str, Scale], metric: str) 
     """
     sign = 1 if higher_is_better(metric) else -1
     finished = [number for number, trial in enumerate(trials) if trial.state == "finished"]
-    best = max(finished, key=lambda number: sign * _value(trials[number]))
+    best = _best(trials, finished, sign)
     effects = effects_of([trials[number] for number in finished], varied)
     return SweepResult(metric, tuple(trials), best, effects, _tell(trials, trials[best], effects, metric))
+
+
+def _best(trials: Sequence[Trial], finished: Sequence[int], sign: int) -> int:
+    """The number of the best trial; where seeds are varied, the first of the settings with the best mean over them.
+
+    The best single trial of several seeds is the luckiest. Settings that lack a seed do not count.
+    """
+    alike: dict[str, list[int]] = {}
+    for number in finished:
+        alike.setdefault(str(without_seed(trials[number])), []).append(number)
+    most = max(map(len, alike.values()))
+    whole = [numbers for numbers in alike.values() if len(numbers) == most]
+    return max(whole, key=lambda numbers: sign * float(np.mean([_value(trials[number]) for number in numbers])))[0]
+
+
+def without_seed(trial: Trial) -> Trial:
+    """The trial without its seed, where that is varied."""
+    return replace(trial, values={name: value for name, value in trial.values.items() if name != "seed"})
 
 
 def effects_of(finished: Sequence[Trial], varied: Mapping[str, Scale]) -> tuple[Effect, ...]:
@@ -130,12 +148,18 @@ def value_text(value: object) -> str:
 def _tell(trials: Sequence[Trial], best: Trial, effects: Sequence[Effect], metric: str) -> tuple[str, ...]:
     values = [_value(trial) for trial in trials if trial.state == "finished"]
     quarter, half, three_quarters = np.quantile(values, [0.25, 0.5, 0.75])
+    alike = [trial for trial in trials if trial.state == "finished" and _is_alike(trial, best)]
+    reached = f"Best validation {metric}: {_value(best):.4f}, with {best}."
+    if len(alike) > 1:
+        mean = float(np.mean([_value(trial) for trial in alike]))
+        reached = f"Best validation {metric}: {mean:.4f}, the mean of {len(alike)} seeds, with {without_seed(best)}."
     said = [
-        f"Best validation {metric}: {_value(best):.4f}, with {best}.",
+        reached,
         f"{len(values)} trials from {min(values):.4f} to {max(values):.4f}, median {half:.4f}; half of them between "
         f"{quarter:.4f} and {three_quarters:.4f}.",
     ]
-    for effect in sorted(effects, key=lambda effect: -effect.range_share):
+    telling = [effect for effect in effects if any(level.num_trials > 1 for level in effect.levels)]
+    for effect in sorted(telling, key=lambda effect: -effect.range_share):
         ordered = sorted(effect.levels, key=lambda level: level.median)
         low, high = ordered[0], ordered[-1]
         said.append(
@@ -146,6 +170,10 @@ def _tell(trials: Sequence[Trial], best: Trial, effects: Sequence[Effect], metri
         if number := sum(trial.state == state for trial in trials):
             said.append(f"{number} of {len(trials)} trials {words}.")
     return tuple(said)
+
+
+def _is_alike(one: Trial, other: Trial) -> bool:
+    return without_seed(one).values == without_seed(other).values
 
 
 def _value(trial: Trial) -> float:

@@ -13,7 +13,7 @@ from peftide.evaluation.assessment import correct
 from peftide.evaluation.groups import group_probabilities
 from peftide.models.property_model import PropertyModel
 from peftide.models.target import Target, scores
-from peftide.records import Dataset, Task
+from peftide.records import Dataset, Task, class_separator
 
 EXAMPLES_AT_ONCE = 8192
 
@@ -110,9 +110,10 @@ def decide(scores: np.ndarray, target: Target, *, threshold: float = 0.5) -> np.
 
 
 def label_text(value: np.ndarray, target: Target) -> str | float:
-    """One target as users write it: a class, classes with a space between, or a number."""
+    """One target as users write it: a class, classes with `class_separator` between, or a number."""
     if target.kind == "regression":
         return float(value)
     if target.kind == "multilabel":
-        return " ".join(name for name, is_member in zip(target.classes, value, strict=True) if is_member > 0.5)
+        names = (name for name, is_member in zip(target.classes, value, strict=True) if is_member > 0.5)
+        return class_separator(target.classes).join(names)
     return target.classes[int(value)]

@@ -49,7 +49,9 @@ def load_predictor(settings: PredictSettings) -> Predictor:
 
 
 def check_answers(settings: PredictSettings, target: Target) -> None:
-    """Raise UserError where answers shall be withheld that are not one answer."""
+    """Raise UserError where answers shall be withheld that are not one answer, or a threshold has nothing to decide."""
+    if settings.threshold != PredictSettings.threshold and target.kind not in ("binary", "multilabel"):
+        raise UserError(f"--threshold: a {target.kind} prediction is not a yes or no; leave it out")
     if settings.min_confidence is not None and target.kind not in ("binary", "multiclass"):
         raise UserError(
             f"--min-confidence: a {target.kind} prediction is not one answer that could be withheld; leave it out"

@@ -45,7 +45,7 @@ HOW_MEASURED = (
     "Seeds averaged: the scores of the seeds are averaged, example by example, as peftide predict does for a folder of "
     "several bundles, and the metric is taken of these; its 95 % interval is from drawing the test proteins again and "
     "again. The difference is between averaged scores of the method and of the best one, on the same draws: where its "
-    "interval has 0 inside, the two cannot be told apart here."
+    "interval has 0 inside, the two cannot be told apart here. These intervals hold with 95 % all together."
 )
 HOW_COSTED = (
     "The largest of a method's runs. Memory: on a GPU what PyTorch took, else what the process held. Time: the first "

@@ -6,7 +6,7 @@ from peftide.report.blocks import Block, Cell, Column, Heading, Picture, Section
 from peftide.report.facts import AssessmentFacts, CalibrationFacts, ConfusionFacts, HeldOut, RunFacts
 from peftide.report.figures import predicted_against_true, ranking_curves, reliability
 from peftide.report.predictions import Predictions
-from peftide.report.wording import ABSENT, PART_WORDS, capital, number, percent
+from peftide.report.wording import ABSENT, PART_WORDS, capital, number, percent, threshold_words
 
 NO_PREDICTIONS = "The bundle has no predictions.tsv for this part, so the {what} cannot be drawn."
 CALIBRATION_WORDS = {
@@ -117,7 +117,7 @@ def _calibration_blocks(assessment: AssessmentFacts | None, judged: HeldOut) -> 
     calibration = None if assessment is None else assessment.calibration
     if calibration is None:
         return [Text("The probabilities were not calibrated: they rank, but 0.9 need not be right nine times in ten.")]
-    blocks: list[Block] = [Text(" ".join([CALIBRATION_WORDS[calibration.kind], *_errors(calibration, judged)]))]
+    blocks: list[Block] = [Text(" ".join([_said_of(calibration), *_errors(calibration, judged)]))]
     curves = calibration.reliability.get(judged, {})
     if curves.get("before") and curves.get("after"):
         caption = (
@@ -126,6 +126,12 @@ def _calibration_blocks(assessment: AssessmentFacts | None, judged: HeldOut) -> 
         )
         blocks.append(Picture(reliability(curves["before"], curves["after"]), caption))
     return blocks
+
+
+def _said_of(calibration: CalibrationFacts) -> str:
+    if calibration.kind == "none" and not calibration.log_losses:
+        return "Validation has too few examples to learn a correction of the probabilities."
+    return CALIBRATION_WORDS[calibration.kind]
 
 
 def _errors(calibration: CalibrationFacts, judged: HeldOut) -> list[str]:
@@ -157,13 +163,14 @@ def _rare_blocks(facts: RunFacts, assessment: AssessmentFacts | None, judged: He
                  "examples. The same model at the same threshold then has a lower precision:"),
             text_table(
                 ("Positives are", "Threshold", "Precision", "Recall"), rows,
-                caption=f"From the shares of positives and negatives on {PART_WORDS[judged]} that pass the threshold.",
+                caption=f"From the shares of positives and negatives on {PART_WORDS[judged]} that pass the threshold. "
+                "One negative more is counted as passing: where there are few, the true precision may be far higher.",
             ),
         ]  # fmt: skip
     if assessment.thresholds:
         prevalence = facts.metrics.get("val", {}).get("prevalence")
         rows = tuple(
-            (f"{100 * row.wanted_precision:.0f} %", number(row.threshold), number(row.recall))
+            (f"{100 * row.wanted_precision:.0f} %", threshold_words(row.threshold), number(row.recall))
             for row in assessment.thresholds
         )
         share = "" if prevalence is None else f" ({percent(prevalence)} positive)"

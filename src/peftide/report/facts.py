@@ -64,10 +64,13 @@ class TrainingFacts:
 
 @dataclass(frozen=True)
 class CalibrationFacts:
-    """How probabilities were corrected. ece, reliability: by split, then "before" and "after"."""
+    """How probabilities were corrected. log_losses: of the ways that were tried, none where examples were too few.
+    ece, reliability: by split, then "before" and "after".
+    """
 
     kind: Literal["none", "temperature", "isotonic"]
     temperature: float | None = None
+    log_losses: dict[str, float] = field(default_factory=dict)
     ece: dict[str, dict[str, float]] = field(default_factory=dict)
     reliability: dict[str, dict[str, tuple[ReliabilityBin, ...]]] = field(default_factory=dict)
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from peftide.errors import UserError
+from peftide.records import class_separator
 from peftide.report.facts import TargetFacts
 
 ID_COLUMNS = ("protein_a", "protein_b", "id")
@@ -86,15 +87,9 @@ def _targets(labels: Sequence[str], target: TargetFacts) -> np.ndarray:
 
 
 def members(text: str, classes: Sequence[str]) -> list[bool]:
-    """Which classes a text names that joins them by spaces; a class may have spaces itself, so long ones go first.
-
-    Raises ValueError where something else is left.
-    """
-    found, rest = set(), f" {text} "
-    for name in sorted(classes, key=len, reverse=True):
-        if f" {name} " in rest:
-            found.add(name)
-            rest = rest.replace(f" {name} ", "  ", 1)
-    if rest.strip():
-        raise ValueError(f"{rest.strip()!r} is no class")
+    """Which classes a text names. Raises ValueError where it names something else."""
+    separator = class_separator(classes)
+    found = {name for name in text.split(separator) if name}
+    if unknown := found - set(classes):
+        raise ValueError(f"{min(unknown)!r} is no class")
     return [name in found for name in classes]

@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from peftide.config import gibibytes
+from peftide.evaluation.assessment import ADDS, IS_WORSE, NOT_SHOWN, TOO_FEW
 from peftide.report.blocks import Section, Text, Tile, Tiles, Tone, Verdict, Verdicts
-from peftide.report.facts import AssessmentFacts, RunFacts
+from peftide.report.facts import RunFacts
 from peftide.report.quality import ranked_baselines
 from peftide.report.wording import (
     SPLIT_WORDS,
@@ -119,19 +120,15 @@ def _verdicts(facts: RunFacts) -> Verdicts:
     if facts.assessment is None:
         second = Verdict(compared, "The model was not compared with baselines.", "plain")
     else:
-        second = Verdict(compared, facts.assessment.verdict, _tone(facts, facts.assessment))
+        second = Verdict(compared, facts.assessment.verdict, _tone(facts.assessment.verdict))
     return Verdicts((first, second))
 
 
-def _tone(facts: RunFacts, assessment: AssessmentFacts) -> Tone:
-    """By the interval of the difference to the best baseline; main metrics are all better when higher."""
-    ranked = ranked_baselines(facts)
-    difference = assessment.baselines[ranked[0]].difference if ranked else None
-    if difference is None:
-        return "plain"
-    if difference.low > 0:
-        return "good"
-    return "bad" if difference.high < 0 else "caution"
+def _tone(verdict: str) -> Tone:
+    """By the first words of the sentence on the baselines."""
+    tones: dict[str, Tone] = {ADDS: "good", IS_WORSE: "bad", NOT_SHOWN: "caution"}
+    found = next((tone for words, tone in tones.items() if verdict.startswith(words)), None)
+    return found or ("caution" if TOO_FEW in verdict else "plain")
 
 
 def _tiles(facts: RunFacts) -> Tiles:

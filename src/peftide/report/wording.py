@@ -1,5 +1,7 @@
 """Numbers and names as a report writes them, and what the words mean, for biologists."""
 
+import math
+
 from peftide.evaluation.metrics import RECALLS
 
 RECALL_NAMES = {f"precision_at_recall_{100 * recall:.0f}": f"{100 * recall:.0f} %" for recall in RECALLS}
@@ -114,6 +116,14 @@ def number(value: float | None) -> str:
     if 0 < value < 0.0005:
         return f"{value:.2e}"
     return f"{value:.3f}" if value < 10 else f"{value:.2f}"
+
+
+def threshold_words(value: float) -> str:
+    """A threshold to type: eight digits, rounded down, so that what passes it passes what is written."""
+    if value <= 0:
+        return "0"
+    scale = 10.0 ** (7 - math.floor(math.log10(value)))
+    return f"{math.floor(value * scale) / scale:.8g}"
 
 
 def signed(value: float) -> str:

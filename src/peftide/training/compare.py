@@ -24,7 +24,9 @@ from peftide.evaluation.compared import (
     summarise,
     tell,
 )
+from peftide.evaluation.intervals import num_independent
 from peftide.inference.predict import example_columns
+from peftide.models.bundle import bundles_in
 from peftide.models.machine import Machine, choose_machine, describe
 from peftide.records import SPLITS, Dataset
 from peftide.report.compare_page import compare_page
@@ -94,7 +96,11 @@ def _compare(
     console.print(f"bundles, compare.json, compare.tsv and compare.html are in {folder}", highlight=False)
     if len((chosen := chosen_of(comparison.methods, metric)).seeds) > 1:
         bundles = next(Path(one.folder).parent for one in comparison.runs if one.variant == chosen.variant)
-        console.print(f"to predict with all seeds of {chosen.variant}: peftide predict {bundles} ...", highlight=False)
+        others = sorted({path.name for path in bundles_in(bundles)} - {f"seed-{seed}" for seed in chosen.seeds})
+        more = f" (and with {', '.join(others)}, which are there too)" if others else ""
+        console.print(
+            f"to predict with all seeds of {chosen.variant}{more}: peftide predict {bundles} ...", highlight=False
+        )
     return comparison
 
 
@@ -218,7 +224,7 @@ def _read_results(
         scores[variant, settings.seed] = _test_scores(folder, facts, test)
         baselines = {name: row[metric] for name, row in _baselines(facts).items() if metric in row} | baselines
     methods = summarise(test, runs, scores, metric=metric, groups_NK=test.member_groups(), seed=seed)
-    said = (*tell(methods, baselines, metric), *remark_on_groups(len(np.unique(test.member_groups()))))
+    said = (*tell(methods, baselines, metric), *remark_on_groups(num_independent(test.member_groups())))
     return MethodComparison(metric, tuple(runs), methods, baselines, said)
 
 

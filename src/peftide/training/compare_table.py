@@ -16,7 +16,8 @@ COST = ("", "trained", "peak memory", "time", "weights")
 def quality_table(comparison: MethodComparison) -> Table:
     """A line per method, those that failed included, then the baselines.
 
-    validation, test: mean and standard deviation over the seeds; seeds averaged, to the best: with 95 % intervals.
+    validation, test: mean and standard deviation over the seeds; seeds averaged, to the best: with intervals, of 95 %
+    for the averages and for all differences together.
     """
     table = _table(f"{comparison.metric} of the compared methods", QUALITY)
     for method in comparison.methods:

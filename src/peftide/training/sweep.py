@@ -64,7 +64,10 @@ class Progress:
 
     def _is_done(self, path: Path, stored: StoredTrial) -> bool:
         lacks_bundle = self.bench.keeps_bundles and not (path / "run.json").is_file()
-        return stored.trial.state != "failed" and not lacks_bundle
+        is_whole = stored.trial.state == "finished" or (
+            stored.trial.state == "pruned" and self.settings.search == "optuna"  # which a grid would lack
+        )
+        return is_whole and not lacks_bundle
 
     def _line(self, trial: Trial) -> str:
         if trial.value is None or trial.seconds is None:
