@@ -234,7 +234,9 @@ def _unknown(word: str, flags: Sequence[str]) -> str:
     if os.path.exists(word):
         return f"{word}: no flag; as the name of a file it goes at the end, after --"
     flag = word.split("=")[0]
-    close = difflib.get_close_matches(flag, flags, n=1)
+    begun = [known for known in flags if known.startswith(flag)]
+    names = [known.lstrip("-") for known in flags]
+    close = begun or [f"--{name}" for name in difflib.get_close_matches(flag.lstrip("-"), names, n=1)]
     return f"{flag}: {f'the nearest is {close[0]}' if close else 'see --help for those that there are'}"
 
 

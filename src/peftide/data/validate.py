@@ -60,7 +60,8 @@ def read_clusters(
             elif cluster_P[protein] != number_of[name]:
                 who, where = quoted(proteins.ids[protein]), table.place(int(first_P[protein]))
                 findings.add("clusters", f"{table.place(row)}: {who} is in another cluster than at {where}; keep one")
-    given = f"{counted(len(number_of), 'cluster')} as given in column {' and '.join(map(repr, columns))}"
+    where = f"column{'s' * (len(columns) > 1)} {' and '.join(map(repr, columns))}"
+    given = f"{counted(len(number_of), 'cluster')} as given in {where}"
     findings.notes.append(f"{table.path}: {given}")
     return cluster_P
 
