@@ -386,3 +386,9 @@ def test_the_best_settings_are_those_with_the_best_mean_over_seeds():
 def test_one_trial_of_each_value_explains_nothing():
     trials = [Trial({"head_dropout": value}, "finished", 0.6 + value) for value in (0.0, 0.3)]
     assert not any("explains" in line for line in conclude(trials, {"head_dropout": "listed"}, "aupr").verdict)
+
+
+def test_settings_that_differ_in_a_late_digit_are_not_seeds_of_one():
+    rates = {0.000123456: 0.5, 0.000123457: 0.6, 0.01: 0.9}
+    trials = [Trial({"learning_rate": rate}, "finished", value) for rate, value in rates.items()]
+    assert conclude(trials, {"learning_rate": "logarithmic"}, "aupr").best == 2

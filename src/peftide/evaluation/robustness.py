@@ -89,7 +89,7 @@ def _best(trials: Sequence[Trial], finished: Sequence[int], sign: int) -> int:
     """
     alike: dict[str, list[int]] = {}
     for number in finished:
-        alike.setdefault(str(without_seed(trials[number])), []).append(number)
+        alike.setdefault(_but_seed(trials[number]), []).append(number)
     most = max(map(len, alike.values()))
     whole = [numbers for numbers in alike.values() if len(numbers) == most]
     return max(whole, key=lambda numbers: sign * float(np.mean([_value(trials[number]) for number in numbers])))[0]
@@ -148,7 +148,7 @@ def value_text(value: object) -> str:
 def _tell(trials: Sequence[Trial], best: Trial, effects: Sequence[Effect], metric: str) -> tuple[str, ...]:
     values = [_value(trial) for trial in trials if trial.state == "finished"]
     quarter, half, three_quarters = np.quantile(values, [0.25, 0.5, 0.75])
-    alike = [trial for trial in trials if trial.state == "finished" and _is_alike(trial, best)]
+    alike = [trial for trial in trials if trial.state == "finished" and _but_seed(trial) == _but_seed(best)]
     reached = f"Best validation {metric}: {_value(best):.4f}, with {best}."
     if len(alike) > 1:
         mean = float(np.mean([_value(trial) for trial in alike]))
@@ -172,8 +172,9 @@ def _tell(trials: Sequence[Trial], best: Trial, effects: Sequence[Effect], metri
     return tuple(said)
 
 
-def _is_alike(one: Trial, other: Trial) -> bool:
-    return without_seed(one).values == without_seed(other).values
+def _but_seed(trial: Trial) -> str:
+    """The settings of a trial but the seed, to the last digit, which `str(trial)` does not tell."""
+    return repr(sorted(without_seed(trial).values.items()))
 
 
 def _value(trial: Trial) -> float:
