@@ -33,19 +33,11 @@ Follow = Callable[[int, float], None]  # told of every epoch
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """A trial as its file has it. settings: every field of `TrainSettings`; sha256: of the data's files, by name;
-    trained_from: fingerprint of the backbone, none where it could not be loaded.
-    """
+    """A trial as its file has it. settings: every field of `TrainSettings`; sha256: of the data's files, by name."""
 
     trial: Trial
     settings: Mapping[str, object]
     sha256: Mapping[str, str]
-    trained_from: str | None = None
-
-    @property
-    def is_trained(self) -> bool:
-        """Whether it came to a value that a sweep would take up."""
-        return self.trial.state != "failed"
 
 
 @dataclass(frozen=True)
@@ -94,24 +86,22 @@ def run_trial(
     folder = trial_folder(bench.folder, settings)
     make_folder(folder)
     remove_leftovers(folder)
-    trained_from = None
     try:
-        trial, trained_from = _train(bench, settings, values, after_epoch=after_epoch, judge=judge)
+        trial = _train(bench, settings, values, after_epoch=after_epoch, judge=judge)
     except UnwritableError:
         raise
     except (UserError, torch.OutOfMemoryError) as error:
         trial = Trial(values=values, state="failed", reason=str(error))
     keep_freed(bench.machine.device)
     give_back(bench.machine.device)  # so that the peak of the next trial is its own
-    stored = StoredTrial(trial, as_json(settings), bench.sha256, trained_from)
+    stored = StoredTrial(trial, as_json(settings), bench.sha256)
     write_json(folder / "trial.json", {"format": FORMAT} | asdict(stored))
     return stored
 
 
 def _train(
     bench: Bench, settings: TrainSettings, values: Mapping[str, object], *, after_epoch: Follow, judge: Judge
-) -> tuple[Trial, str]:
-    """The trial, and the fingerprint of its backbone before it."""
+) -> Trial:
     was_judged: list[int] = []
 
     def follow(epoch: int, value: float) -> str | None:
@@ -125,7 +115,6 @@ def _train(
     start_peak(device)
     dtype = backbone_dtype(settings.method, bench.machine)
     subject = prepare(settings, bench.dataset, bench.machine, bench.shelf.take(settings.backbone, dtype))
-    trained_from = subject.model.backbone.fingerprint
     fit, _ = fit_subject(subject, Console(quiet=True), after_epoch=follow, embeds=False)
     if fit.is_interrupted:
         raise KeyboardInterrupt
@@ -142,7 +131,7 @@ def _train(
     if bench.keeps_bundles:
         save_bundle(trial_folder(bench.folder, settings), subject.model, _run_document(bench, subject, fit, trial))
     bench.shelf.put_back(subject.model, dtype)
-    return trial, trained_from
+    return trial
 
 
 def _run_document(bench: Bench, subject: Subject, fit: Fit, trial: Trial) -> dict[str, object]:
