@@ -65,7 +65,9 @@ def load_subject(name: str, device: torch.device) -> Backbone:
         model = EsmModel(config, add_pooling_layer=False)
     model.eval().requires_grad_(False)
     model.name_or_path = name  # peft warns where it finds none
-    return Backbone(name, None, model, vocabulary, fingerprint(model))
+    return Backbone(
+        name, None, model, vocabulary, fingerprint(model, vocabulary), fingerprint(model, vocabulary, exact=True)
+    )
 
 
 def cut_all(sequences: Sequence[str], backbone: Backbone, *, max_residues: int) -> list[Pieces]:

@@ -267,7 +267,7 @@ def test_a_backbone_from_the_shelf_is_as_it_was_read(esm_folder, tmp_path):
         assert again is taken
         assert sorted(again.model.state_dict()) == names == sorted(fresh.model.state_dict())
         assert not any(weight.requires_grad for weight in again.model.parameters())
-        assert fingerprint(again.model) == fresh.fingerprint
+        assert fingerprint(again.model, again.vocabulary) == fresh.fingerprint
         shelf.put_back(build_model(replace(settings, method="head"), dataset, again), torch.float32)
     assert shelf.take(str(esm_folder), torch.bfloat16) is not taken
 

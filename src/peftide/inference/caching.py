@@ -45,7 +45,7 @@ def _open(
         return None, "every layer is trained: nothing to cache"
     folder = Path(cache_dir) if cache_dir else default_cache_folder()
     is_states = kind == "states"
-    fingerprint, layer = encoder.backbone.fingerprint, encoder.num_frozen_layers
+    fingerprint, layer = encoder.backbone.exact_fingerprint, encoder.num_frozen_layers
     if not is_states and len(encoder.state_layers) > 1:
         fingerprint, layer = f"{fingerprint}, layers {encoder.layers_text}", encoder.state_layers[-1]
     key = StoreKey(

@@ -1,6 +1,7 @@
 """Backbones by name: the shipped one, ESM-2 of every size from the hub, any local folder in ESM-2 format."""
 
 import hashlib
+import json
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +12,11 @@ import torch
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from torch import nn
 from transformers import EsmConfig, EsmModel
 from transformers.utils import logging as transformers_logging
 
 from peftide.errors import UserError
-from peftide.models.esm_files import NOT_NEEDED, esm_config, outline, read_weights
+from peftide.models.esm_files import DECISIVE, FREQUENCIES, NOT_NEEDED, esm_config, outline, read_weights
 from peftide.models.tokens import Vocabulary
 
 SHIPPED = "swissprot-10m"
@@ -41,7 +41,8 @@ class Backbone:
     """A stock `EsmModel` without pooler, its vocabulary, and what identifies it.
 
     name: as the user gave it; hub_name: what stock libraries call it (None for the shipped one and local folders);
-    fingerprint: digest of its weights, the key of everything cached from it.
+    fingerprint: of the checkpoint, one in every arithmetic; exact_fingerprint: of the weights as they were loaded, the
+    key of what is cached from them.
     """
 
     name: str
@@ -49,6 +50,7 @@ class Backbone:
     model: EsmModel
     vocabulary: Vocabulary
     fingerprint: str
+    exact_fingerprint: str
 
     @property
     def width(self) -> int:
@@ -86,7 +88,9 @@ def load_backbone(name: str, *, dtype: torch.dtype, may_fetch: bool = True) -> B
     model.eval().requires_grad_(False)
     hub_name = None if is_folder else source
     model.name_or_path = hub_name or name  # peft writes it into adapter_config.json; a path of ours helps nobody
-    return Backbone(name, hub_name, model, vocabulary, fingerprint(model))
+    return Backbone(
+        name, hub_name, model, vocabulary, fingerprint(model, vocabulary), fingerprint(model, vocabulary, exact=True)
+    )
 
 
 def load_skeleton(name: str) -> Backbone:
@@ -99,7 +103,7 @@ def load_skeleton(name: str) -> Backbone:
         model = outline(config)
     model.requires_grad_(False)
     model.name_or_path = name
-    return Backbone(name, None, model, vocabulary, "")
+    return Backbone(name, None, model, vocabulary, "", "")
 
 
 def _from_hub(name: str, source: str, config: EsmConfig, *, dtype: torch.dtype, may_fetch: bool) -> EsmModel:
@@ -174,18 +178,22 @@ def _quiet_transformers() -> Iterator[None]:
         transformers_logging.enable_progress_bar()
 
 
-def fingerprint(model: nn.Module) -> str:
-    """Digest of the weights that decide the hidden states: name, shape and 4,096 evenly spaced values of each tensor.
+def fingerprint(model: EsmModel, vocabulary: Vocabulary, *, exact: bool = False) -> str:
+    """Digest of all that decides the hidden states: the vocabulary, the config's numbers, and of each tensor name,
+    shape and 4,096 evenly spaced values.
 
     A sample, so that a model of billions of parameters takes seconds; training moves every value of a tensor. Values
-    are compared as bfloat16, so that one checkpoint has one fingerprint in every arithmetic.
+    are compared as bfloat16, so that one checkpoint has one fingerprint in every arithmetic; with `exact` as they are.
     """
-    digest = hashlib.blake2b(digest_size=16)
+    config = {name: getattr(model.config, name) for name in DECISIVE}
+    digest = hashlib.blake2b(json.dumps([vocabulary.tokens, config]).encode(), digest_size=16)
     for name, tensor in sorted(model.state_dict().items()):
-        if "contact_head" in name or "inv_freq" in name:
+        if "contact_head" in name:
             continue
         flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, len(flat) // 4096)].to("cpu", torch.bfloat16)
+        sample = flat[:: max(1, len(flat) // 4096)].cpu()
+        if not (exact or name.endswith(FREQUENCIES)):  # which are float32 in every arithmetic
+            sample = sample.to(torch.bfloat16)
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
-        digest.update(sample.view(torch.int16).numpy().tobytes())
+        digest.update(sample.contiguous().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

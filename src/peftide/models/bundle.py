@@ -28,11 +28,12 @@ from peftide.errors import UserError, raise_problems, unwritable
 from peftide.models.adapters import base_model, load_adapter
 from peftide.models.backbones import HUB_NAMES, SHIPPED, Backbone, fingerprint, load_backbone
 from peftide.models.bundle_facts import BundleFacts, read_model_facts
+from peftide.models.esm_files import FREQUENCIES, PREFIX
 from peftide.models.heads import Head
 from peftide.models.property_model import HeadShape, PropertyModel, make_head
 from peftide.models.untrusted import check_inside, read_json, read_tensors
 
-FORMAT = 2
+FORMAT = 3
 PARTS: dict[Method, tuple[str, ...]] = {  # by method, beside run.json
     "head": ("head.safetensors",),
     "lora": ("head.safetensors", "adapter/adapter_config.json", "adapter/adapter_model.safetensors"),
@@ -277,9 +278,10 @@ def save_backbone(backbone: Backbone, model: torch.nn.Module, folder: Path) -> N
     """
     folder.mkdir(parents=True)
     state = base_model(model).state_dict()
-    _save_tensors(
-        {f"esm.{name}": t for name, t in state.items() if "inv_freq" not in name}, folder / "model.safetensors"
-    )
+    tensors = {f"{PREFIX}{name}": tensor for name, tensor in state.items() if name != FREQUENCIES}
+    for number in range(backbone.num_layers):  # some checkpoints have rounded ones; the hub keeps them in every layer
+        tensors[f"{PREFIX}encoder.layer.{number}.attention.self.{FREQUENCIES}"] = state[FREQUENCIES].clone()
+    _save_tensors(tensors, folder / "model.safetensors")
     config = backbone.model.config.to_dict() | {"architectures": ["EsmModel"], "dtype": "float32"}
     (folder / "config.json").write_text(json.dumps(config, indent=2), "utf-8")
     (folder / "vocab.txt").write_text("\n".join(backbone.vocabulary.tokens) + "\n", "utf-8")
@@ -291,7 +293,7 @@ def _description(model: PropertyModel) -> dict[str, Any]:
         "method": model.method,
         "backbone": str(Path(name).resolve()) if Path(name := model.backbone.name).is_dir() else name,
         "backbone_hub_name": model.backbone.hub_name,
-        "backbone_fingerprint": fingerprint(base_model(model.model))
+        "backbone_fingerprint": fingerprint(base_model(model.model), model.backbone.vocabulary)
         if model.method == "full"
         else model.backbone.fingerprint,
         "pooling": model.pooling,

@@ -52,6 +52,7 @@ NUMBERS = {
 }
 NEEDED = tuple(name for name in SIZES if name != "max_position_embeddings")
 FLAGS = ("emb_layer_norm_before", "token_dropout")
+DECISIVE = ("num_attention_heads", "mask_token_id", "layer_norm_eps", *FLAGS)  # for the states; not seen in the weights
 OTHER_KINDS = ("is_folding_model", "is_decoder", "add_cross_attention")  # of models: none of these is an encoder
 
 

@@ -102,10 +102,13 @@ class AssessmentFacts:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """A finished run. settings: every field of `TrainSettings`; machine: hardware and versions by name."""
+    """A finished run. settings: every field of `TrainSettings`; trained_from: fingerprint of the backbone before it was
+    trained; machine: hardware and versions by name.
+    """
 
     model: ModelFacts
     settings: Mapping[str, object] = field(default_factory=dict)
+    trained_from: str | None = None
     data: DataFacts = field(default_factory=DataFacts)
     audit: Audit | None = None
     training: TrainingFacts = field(default_factory=TrainingFacts)

@@ -26,6 +26,7 @@ from peftide.evaluation.compared import (
 )
 from peftide.evaluation.intervals import num_independent
 from peftide.inference.predict import example_columns
+from peftide.models.backbones import load_backbone
 from peftide.models.bundle import bundles_in
 from peftide.models.machine import Machine, choose_machine, describe
 from peftide.records import SPLITS, Dataset
@@ -39,7 +40,7 @@ from peftide.training.compare_table import comparison_columns, cost_table, quali
 from peftide.training.examples import Examples, read_examples
 from peftide.training.plan_table import TABLE_WIDTH
 from peftide.training.resident import give_back, keep_freed, quick_collections
-from peftide.training.resume import differences
+from peftide.training.resume import backbone_difference, differences
 from peftide.training.run import make_run_folder, run_training
 from peftide.training.state import INTERRUPTED
 from peftide.training.subject import backbone_problem, schedule_of
@@ -70,8 +71,8 @@ def _compare(
     metric = schedule_of(planned[0], examples.dataset).metric
     check_measurable(examples.dataset.part("test"), metric)
     digests = data_digests(settings)
-    _check_earlier(planned, digests)
     machine = choose_machine(settings.device, settings.precision, settings.threads)
+    _check_earlier(planned, digests, machine.dtype)
     with quick_collections():
         failures = _train_missing(planned, examples, machine, console)
     comparison = _read_results(planned, failures, examples, metric=metric, seed=settings.seed)
@@ -151,13 +152,20 @@ def _finished(folder: Path) -> RunFacts | None:
     return facts if is_whole else None
 
 
-def _check_earlier(planned: Sequence[TrainSettings], digests: Mapping[str, str]) -> None:
+def _check_earlier(planned: Sequence[TrainSettings], digests: Mapping[str, str], dtype: torch.dtype) -> None:
     """Raise one UserError that says how the finished runs in the folder differ from those that would be made."""
     problems = []
+    fingerprints: dict[str, str] = {}
     for settings in planned:
-        if (facts := _finished(Path(settings.out))) is not None:
-            found = differences(facts.settings, facts.data.sha256, settings, digests)
-            problems += [f"{settings.out}: {difference}" for difference in found.values()]
+        if (facts := _finished(Path(settings.out))) is None:
+            continue
+        found = differences(facts.settings, facts.data.sha256, settings, digests)
+        if not found:
+            name = settings.backbone
+            if name not in fingerprints:
+                fingerprints[name] = load_backbone(name, dtype=dtype).fingerprint
+            found = backbone_difference(name, facts.trained_from, fingerprints[name])
+        problems += [f"{settings.out}: {difference}" for difference in found.values()]
     raise_problems("earlier runs in this folder were made otherwise; give another --out, or remove them", problems)
 
 

@@ -39,6 +39,13 @@ def differences(
     return found
 
 
+def backbone_difference(name: str, there: object, here: str) -> dict[str, str]:
+    """As `differences`, of the backbone's fingerprint: a folder or a name may hold other weights than it did."""
+    if there == here:
+        return {}
+    return {f"weights of {name}": f"backbone {name} has other weights, config or vocabulary now than it had there"}
+
+
 def as_json(settings: TrainSettings) -> dict[str, object]:
     """The settings as they come back from a JSON file."""
     return json.loads(json.dumps(asdict(settings)))

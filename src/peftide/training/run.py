@@ -34,7 +34,7 @@ from peftide.training.outcome import Outcome, headline, judge, score_held_out
 from peftide.training.progress import TrainingProgress
 from peftide.training.ranks import ALONE, Ranks, device_of, threads_of
 from peftide.training.resident import cap_device, free_at_once, held_bytes, start_peak
-from peftide.training.resume import differences
+from peftide.training.resume import backbone_difference, differences
 from peftide.training.shares import embed_together
 from peftide.training.state import Fit
 from peftide.training.subject import Subject, check_backbone, count, gather_weights, make_subject
@@ -74,13 +74,20 @@ def run_training(
     machine = machine_of(settings, ranks)
     start_peak(machine.device)
     subject, folder = prepare(settings, dataset, machine, ranks=ranks), make_run_folder(settings.out, settings.backbone)
-    digests = data_digests(settings)
+    digests, trained_from = data_digests(settings), subject.model.backbone.fingerprint
+
+    def differences_from(kept: dict[str, Any]) -> list[str]:
+        found = differences(kept["settings"], kept["sha256"], settings, digests)
+        if "backbone" not in found:
+            found |= backbone_difference(settings.backbone, kept["trained_from"], trained_from)
+        return list(found.values())
+
     with unfinished_run(
         folder,
-        {"settings": asdict(settings), "sha256": digests},
+        {"settings": asdict(settings), "sha256": digests, "trained_from": trained_from},
         interval_seconds=60 * settings.checkpoint_minutes,
         restart=settings.restart,
-        differences=lambda kept: list(differences(kept["settings"], kept["sha256"], settings, digests).values()),
+        differences=differences_from,
     ) as checkpoints:
         console.print(_plan_line(subject, ranks), highlight=False)
         started = time.perf_counter()
@@ -95,6 +102,7 @@ def run_training(
         document = _document(
             examples, machine, fit, outcome, settings=settings, digests=digests, seconds=seconds, peak=peak
         )
+        document["trained_from"] = trained_from
         document["machine"] |= {"processes": ranks.count} if ranks.count > 1 else {}
         save_bundle(folder, outcome.model, document)  # before the baselines, which take their time
         write_table(folder / "split.tsv", example_columns(dataset) | {"split": _split_names(dataset)})

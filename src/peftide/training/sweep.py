@@ -1,11 +1,12 @@
 """The sweep: one model for each combination of settings, by validation alone; what is done is not done again."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from rich.console import Console
 
 from peftide.config import SweepSettings, TrainSettings, load_settings, settings_of, to_toml
@@ -14,6 +15,7 @@ from peftide.data.files import data_digests
 from peftide.data.writers import check_names_free, write_json, write_table, write_text
 from peftide.errors import raise_problems
 from peftide.evaluation.robustness import Scale, SweepResult, Trial, conclude
+from peftide.models.backbones import load_backbone
 from peftide.models.machine import choose_machine, describe
 from peftide.records import SPLITS, UNUSED, Dataset, Proteins
 from peftide.report.page import write_page
@@ -22,7 +24,7 @@ from peftide.training.checkpoint import alone_in
 from peftide.training.examples import read_examples
 from peftide.training.plan_table import duration
 from peftide.training.resident import quick_collections
-from peftide.training.resume import differences
+from peftide.training.resume import backbone_difference, differences
 from peftide.training.run import make_run_folder
 from peftide.training.search import search_grid, search_optuna
 from peftide.training.subject import backbone_problem, schedule_of
@@ -100,8 +102,9 @@ def _sweep(settings: SweepSettings, folder: Path, console: Console) -> SweepResu
     dataset = without_test(read_examples(base, console).dataset)
     metric, digests = schedule_of(base, dataset).metric, data_digests(settings)
     earlier = read_trials(folder)
-    _check_earlier(earlier, base, digests, variations)
     machine = choose_machine(settings.device, settings.precision, settings.threads)
+    _check_earlier(earlier, base, digests, variations)
+    _check_earlier_backbones(earlier.values(), _backbones(settings, variations), machine.dtype)
     bench = Bench(dataset, machine, digests, folder, settings.keep_bundles)
     progress = Progress(settings, bench, metric, console, earlier)
     console.print(f"varied: {'; '.join(varied(settings))}", highlight=False)
@@ -161,6 +164,21 @@ def _check_earlier(
     for stored in earlier.values():
         problems |= differences(stored.settings, stored.sha256, base, digests, ignored=names)
     raise_problems("earlier trials in this folder were made otherwise; give another --out", list(problems.values()))
+
+
+def _check_earlier_backbones(earlier: Iterable[StoredTrial], names: Container[str], dtype: torch.dtype) -> None:
+    """Raise one UserError with the backbones of `names` that hold other weights than when trials were made of them."""
+    known = {(str(stored.settings["backbone"]), stored.trained_from) for stored in earlier if stored.is_trained}
+    fingerprints = {name: load_backbone(name, dtype=dtype).fingerprint for name, _ in known if name in names}
+    problems: dict[str, str] = {}
+    for name, there in known:
+        if name in fingerprints:
+            problems |= backbone_difference(name, there, fingerprints[name])
+    raise_problems("earlier trials in this folder were made otherwise; give another --out", list(problems.values()))
+
+
+def _backbones(settings: SweepSettings, variations: Sequence[Variation]) -> set[str]:
+    return {trial_settings(settings, values, out=settings.out).backbone for values in combinations(variations)}
 
 
 def _search(progress: Progress, variations: Sequence[Variation]) -> None:

@@ -33,11 +33,19 @@ Follow = Callable[[int, float], None]  # told of every epoch
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """A trial as its file has it. settings: every field of `TrainSettings`; sha256: of the data's files, by name."""
+    """A trial as its file has it. settings: every field of `TrainSettings`; sha256: of the data's files, by name;
+    trained_from: fingerprint of the backbone, none where it could not be loaded.
+    """
 
     trial: Trial
     settings: Mapping[str, object]
     sha256: Mapping[str, str]
+    trained_from: str | None = None
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it came to a value that a sweep would take up."""
+        return self.trial.state != "failed"
 
 
 @dataclass(frozen=True)
@@ -86,22 +94,24 @@ def run_trial(
     folder = trial_folder(bench.folder, settings)
     make_folder(folder)
     remove_leftovers(folder)
+    trained_from = None
     try:
-        trial = _train(bench, settings, values, after_epoch=after_epoch, judge=judge)
+        trial, trained_from = _train(bench, settings, values, after_epoch=after_epoch, judge=judge)
     except UnwritableError:
         raise
     except (UserError, torch.OutOfMemoryError) as error:
         trial = Trial(values=values, state="failed", reason=str(error))
     keep_freed(bench.machine.device)
     give_back(bench.machine.device)  # so that the peak of the next trial is its own
-    stored = StoredTrial(trial, as_json(settings), bench.sha256)
+    stored = StoredTrial(trial, as_json(settings), bench.sha256, trained_from)
     write_json(folder / "trial.json", {"format": FORMAT} | asdict(stored))
     return stored
 
 
 def _train(
     bench: Bench, settings: TrainSettings, values: Mapping[str, object], *, after_epoch: Follow, judge: Judge
-) -> Trial:
+) -> tuple[Trial, str]:
+    """The trial, and the fingerprint of its backbone before it."""
     was_judged: list[int] = []
 
     def follow(epoch: int, value: float) -> str | None:
@@ -115,6 +125,7 @@ def _train(
     start_peak(device)
     dtype = backbone_dtype(settings.method, bench.machine)
     subject = prepare(settings, bench.dataset, bench.machine, bench.shelf.take(settings.backbone, dtype))
+    trained_from = subject.model.backbone.fingerprint
     fit, _ = fit_subject(subject, Console(quiet=True), after_epoch=follow, embeds=False)
     if fit.is_interrupted:
         raise KeyboardInterrupt
@@ -131,7 +142,7 @@ def _train(
     if bench.keeps_bundles:
         save_bundle(trial_folder(bench.folder, settings), subject.model, _run_document(bench, subject, fit, trial))
     bench.shelf.put_back(subject.model, dtype)
-    return trial
+    return trial, trained_from
 
 
 def _run_document(bench: Bench, subject: Subject, fit: Fit, trial: Trial) -> dict[str, object]:
