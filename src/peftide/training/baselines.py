@@ -129,4 +129,10 @@ def _with_random_weights(backbone: Backbone, seed: int) -> Backbone:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = EsmModel(config, add_pooling_layer=False).eval().requires_grad_(False)
-    return replace(backbone, name=f"{backbone.name} with random weights", model=model, fingerprint="random")
+    return replace(
+        backbone,
+        name=f"{backbone.name} with random weights",
+        model=model,
+        fingerprint="random",
+        exact_fingerprint="random",
+    )
