@@ -6,7 +6,7 @@ from transformers import EsmModel, EsmTokenizer
 
 from conftest import random_sequence
 from peftide.models.backbones import backbone_folder, load_backbone
-from peftide.models.packed import hidden_states, pack, pool
+from peftide.models.packed import POOLED_TOGETHER, hidden_states, pack, pool
 from peftide.models.tokens import cut_pieces
 
 CPU = torch.device("cpu")
@@ -96,3 +96,13 @@ def test_the_lookup_table_gives_the_ids_of_the_stock_tokenizer():
     for sequence in ["".join(letters), "MKT", "ACDJOUXBZ", "AmB?C*"]:  # it merges runs of unknown letters
         assert backbone.vocabulary.encode(sequence).tolist() == tokenizer(sequence)["input_ids"]
     assert list(backbone.vocabulary.tokens) == [tokenizer.convert_ids_to_tokens(i) for i in range(33)]
+
+
+def test_vectors_of_more_proteins_than_are_pooled_together_are_each_proteins_own_mean(esm_folder):
+    backbone = load_backbone(str(esm_folder), dtype=torch.float32)
+    proteins = pieces_of(backbone, [random_sequence(3 + n % 7, seed=n) for n in range(POOLED_TOGETHER + 9)])
+    batch = pack(proteins, pooling="mean", mask_id=backbone.vocabulary.mask_id, device=CPU)
+    hidden_TD = torch.randn(batch.num_tokens, 5)
+    expected_PD = torch.stack([own[1:-1].mean(dim=0) for own in hidden_TD.split(list(batch.lengths))])
+    torch.testing.assert_close(pool(hidden_TD, batch), expected_PD, atol=1e-6, rtol=1e-5)
+    assert max(matrix.numel() for matrix in batch.poolings) <= POOLED_TOGETHER**2 * 11

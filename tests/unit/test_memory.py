@@ -44,8 +44,8 @@ from peftide.training.schedule import Schedule
 CPU = Machine(torch.device("cpu"), torch.float32)
 GPU = Machine(torch.device("cuda"), torch.bfloat16)  # only counted with
 NEED = Footprint(
-    weights=1000, gradients=100, optimizer=200, rounded=0, best=100, layers=(20, 20), per_state=4, transient=10,
-    transient_checkpointed=12, per_token_encoding=15,
+    weights=1000, gradients=100, optimizer=200, rounded=0, best=100, layers=(20, 20), per_state=4,
+    has_frozen_layers=True, transient=10, transient_checkpointed=12, per_token_encoding=15,
 )  # fmt: skip
 MEBIBYTE = 2**20
 
@@ -139,6 +139,11 @@ def test_only_adapted_layers_and_those_above_are_counted(tmp_path, esm_folder):
     assert len(counted(tmp_path, esm_folder, lora_layers="last:1").layers) == 1
     assert len(counted(tmp_path, esm_folder, lora_layers="2").layers) == 3
     assert len(counted(tmp_path, esm_folder, method="full").layers) == 4
+
+
+def test_layers_above_those_whose_states_are_used_are_not_counted(tmp_path, esm_folder):
+    need = counted(tmp_path, esm_folder, lora_layers="2", state_layers="3")
+    assert (len(need.layers), need.has_frozen_layers) == (2, True)
 
 
 def test_the_copy_of_the_best_weights_takes_nothing_of_a_gpu(tmp_path, esm_folder):
@@ -258,6 +263,23 @@ def test_frozen_states_stay_off_the_gpu_where_the_limit_has_no_room_for_them():
     need = replace(NEED, per_state=1)
     assert chosen(10**6, machine=GPU, need=need).holds_states
     assert not chosen(10**4, machine=GPU, need=replace(NEED, per_state=400), tokens=(20, 20, 20)).holds_states
+
+
+@pytest.mark.parametrize("must_fit", [True, False])
+def test_frozen_states_on_a_gpu_and_the_tokens_beside_them_share_the_room(must_fit):
+    states = NEED.per_state * 180
+    execution = chosen((NEED.fixed + states + 10**5) / (1 - MARGIN), machine=GPU, must_fit=must_fit, token_budget=10**4)
+    assert execution.holds_states
+    assert execution.token_budget == 10**5 // NEED.per_token(checkpoint_layers=False)
+    assert execution.planned_bytes == NEED.fixed + states + NEED.per_token(checkpoint_layers=False) * 180
+
+
+def test_no_room_is_kept_for_frozen_states_where_there_are_none():
+    limit_bytes = (NEED.fixed + 50 * 1000) / (1 - MARGIN) + 1
+    none = replace(NEED, has_frozen_layers=False)
+    for machine, need in ((GPU, none), (CPU, NEED), (GPU, replace(NEED, layers=()))):
+        assert not chosen(10**6, machine=machine, need=need).holds_states
+    assert chosen(limit_bytes, machine=GPU, need=none, token_budget=10**4).token_budget == 1000
 
 
 def test_encoding_without_gradient_takes_no_more_tokens_than_fill_the_device():

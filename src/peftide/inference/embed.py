@@ -3,15 +3,19 @@
 Shapes: P proteins, D width, L residues of one protein.
 """
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 
+from peftide.errors import UserError
 from peftide.inference.encoder import Encoder
 from peftide.inference.store import StateStore, sequence_key
 from peftide.models.tokens import Pieces
 
+Encode = Callable[[Sequence[Pieces]], Sequence[np.ndarray]]  # something of each protein
 Advance = Callable[[int], None]  # told of the residues just encoded
 
 
@@ -31,6 +35,45 @@ def length_batches(num_tokens: Sequence[int], token_budget: int) -> Iterator[np.
         total += num_tokens[row]
     if batch:
         yield np.array(batch)
+
+
+def _batches(
+    encode: Encode, proteins: Sequence[Pieces], *, token_budget: int, may_halve: bool
+) -> Iterator[tuple[np.ndarray, Sequence[np.ndarray]]]:
+    """Rows of proteins, the longest first, and what `encode` gives for them.
+
+    Where memory runs out it goes on with half the tokens at once, and warns of it; where it may not (other processes
+    wait for as many calls), it raises torch.OutOfMemoryError. Raises UserError where one protein alone is too much.
+    """
+    is_done = np.zeros(len(proteins), dtype=bool)
+    while not is_done.all():
+        rest = np.flatnonzero(~is_done)
+        num_tokens = [proteins[int(row)].num_tokens for row in rest]
+        for batch in length_batches(num_tokens, token_budget):
+            rows = rest[batch]
+            chosen = [proteins[int(row)] for row in rows]
+            found = _encoded(encode, chosen) if may_halve else encode(chosen)
+            if found is None:
+                token_budget = max(1, sum(num_tokens[place] for place in batch) // 2)
+                said = f"out of memory: going on with {token_budget:,} tokens at once (--token-budget)"
+                warnings.warn(said, RuntimeWarning, stacklevel=2)
+                break
+            yield rows, found
+            is_done[rows] = True
+
+
+def _encoded(encode: Encode, proteins: Sequence[Pieces]) -> Sequence[np.ndarray] | None:
+    """What `encode` gives; None where memory ran out and fewer proteins can be tried, what was taken given back."""
+    try:
+        return encode(proteins)
+    except torch.OutOfMemoryError as error:
+        if len(proteins) == 1:
+            raise UserError(
+                f"out of memory encoding one protein of {proteins[0].num_residues:,} residues: lower --max-residues, "
+                "close what else runs on this device, or use --device cpu"
+            ) from error
+    torch.cuda.empty_cache()
+    return None
 
 
 def embedding_key(protein: Pieces) -> bytes:
@@ -56,9 +99,11 @@ def embed_proteins(
         _, absent = store.gather(digests, [1] * len(proteins), out=vectors_PD)
         advance(sum(proteins[row].num_residues for row in np.setdiff1d(rows, absent)))
         rows = np.array(absent, dtype=np.int64)
-    for batch in length_batches([proteins[int(row)].num_tokens for row in rows], token_budget):
+    wanted = [proteins[int(row)] for row in rows]
+    may_halve = not encoder.is_sharded
+    for batch, found in _batches(partial(_vectors, encoder), wanted, token_budget=token_budget, may_halve=may_halve):
         chosen = rows[batch]
-        vectors_PD[chosen] = encoder.vectors([proteins[row] for row in chosen]).cpu().numpy()
+        vectors_PD[chosen] = found
         if store is not None:
             store.put([digests[row] for row in chosen], [1] * len(chosen), vectors_PD[chosen])
         advance(sum(proteins[row].num_residues for row in chosen))
@@ -76,14 +121,21 @@ def embed_residues(
     """Hidden states (L, D) of each protein's residues, float32; where windows overlap, their mean."""
     encoder.model.eval()
     states: list[np.ndarray] = [np.empty(0)] * len(proteins)
-    for batch in length_batches([protein.num_tokens for protein in proteins], token_budget):
-        chosen = [proteins[int(row)] for row in batch]
-        hidden_TD, packed = encoder.hidden(chosen)
-        pieces = iter(hidden_TD.float().cpu().split(list(packed.lengths)))
-        for row, protein in zip(batch.tolist(), chosen, strict=True):
-            states[row] = _residues_of(protein, [next(pieces)[1:-1].numpy() for _ in protein.tokens])
-        advance(sum(protein.num_residues for protein in chosen))
+    for batch, found in _batches(partial(_residues, encoder), proteins, token_budget=token_budget, may_halve=True):
+        for row, states_LD in zip(batch.tolist(), found, strict=True):
+            states[row] = states_LD
+        advance(sum(proteins[row].num_residues for row in batch))
     return states
+
+
+def _vectors(encoder: Encoder, proteins: Sequence[Pieces]) -> list[np.ndarray]:
+    return list(encoder.vectors(proteins).cpu().numpy())
+
+
+def _residues(encoder: Encoder, proteins: Sequence[Pieces]) -> list[np.ndarray]:
+    hidden_TD, packed = encoder.hidden(proteins)
+    pieces = iter(hidden_TD.float().cpu().split(list(packed.lengths)))
+    return [_residues_of(protein, [next(pieces)[1:-1].numpy() for _ in protein.tokens]) for protein in proteins]
 
 
 def _residues_of(protein: Pieces, pieces: Sequence[np.ndarray]) -> np.ndarray:

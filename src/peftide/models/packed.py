@@ -25,6 +25,7 @@ from peftide.models.tokens import Pieces
 
 # ESM-2 was trained with 15 % of the tokens chosen and 80 % of those masked (Lin et al. 2023; stock `EsmEmbeddings`).
 MASK_RATIO_IN_TRAINING = 0.15 * 0.8
+POOLED_TOGETHER = 64  # proteins; a matrix for all would grow with their number times their tokens
 LENGTH_STEP = 512  # tokens; the grid of the attention kernel is sized by the longest piece, its work is not
 
 
@@ -33,15 +34,16 @@ class PackedBatch:
     """Sequences laid end to end.
 
     ids_T: token ids; positions_T: position in its own piece; offsets: (S + 1,) int32 starts of the pieces;
-    lengths: tokens of each piece, on the host; pooling_PT: float32, row p holds the share of each token in
-    protein p's vector; has_mask: whether a `<mask>` is among the tokens.
+    lengths: tokens of each piece, on the host; poolings: float32, for so many proteins and their tokens at a time a
+    matrix whose row p holds the share of each token in protein p's vector; has_mask: whether a `<mask>` is among the
+    tokens.
     """
 
     ids_T: Tensor
     positions_T: Tensor
     offsets: Tensor
     lengths: tuple[int, ...]
-    pooling_PT: Tensor
+    poolings: tuple[Tensor, ...]
     has_mask: bool
 
     @property
@@ -60,20 +62,25 @@ def pack(proteins: Sequence[Pieces], *, pooling: str, mask_id: int, device: torc
     ids = np.concatenate(tokens)
     offsets = np.concatenate([[0], np.cumsum(lengths)])
     positions = np.arange(len(ids)) - np.repeat(offsets[:-1], lengths)
-    owners = np.repeat(np.arange(len(proteins)), [protein.num_tokens for protein in proteins])
-    shares = np.concatenate([_shares(protein, pooling) for protein in proteins])
-    pooling_PT = torch.zeros(len(proteins), len(ids), device=device)
-    pooling_PT[torch.from_numpy(owners).to(device), torch.arange(len(ids), device=device)] = torch.from_numpy(
-        shares
-    ).to(device)
+    groups = [proteins[start : start + POOLED_TOGETHER] for start in range(0, len(proteins), POOLED_TOGETHER)]
     return PackedBatch(
         ids_T=torch.from_numpy(ids).to(device),
         positions_T=torch.from_numpy(positions).to(device),
         offsets=torch.from_numpy(offsets.astype(np.int32)).to(device),
         lengths=lengths,
-        pooling_PT=pooling_PT,
+        poolings=tuple(_pooling(group, pooling, device) for group in groups),
         has_mask=bool((ids == mask_id).any()),
     )
+
+
+def _pooling(proteins: Sequence[Pieces], pooling: str, device: torch.device) -> Tensor:
+    """The matrix (P, T) that takes the states of these proteins' tokens to their vectors."""
+    owners = np.repeat(np.arange(len(proteins)), [protein.num_tokens for protein in proteins])
+    shares = np.concatenate([_shares(protein, pooling) for protein in proteins])
+    pooling_PT = torch.zeros(len(proteins), len(owners), device=device)
+    places = torch.from_numpy(owners).to(device), torch.arange(len(owners), device=device)
+    pooling_PT[places] = torch.from_numpy(shares).to(device)
+    return pooling_PT
 
 
 def _shares(protein: Pieces, pooling: str) -> np.ndarray:
@@ -86,8 +93,9 @@ def _shares(protein: Pieces, pooling: str) -> np.ndarray:
 
 
 def pool(hidden_TD: Tensor, batch: PackedBatch) -> Tensor:
-    """Protein vectors (P, D) in float32: one small matrix product, deterministic in both directions."""
-    return batch.pooling_PT @ hidden_TD.float()
+    """Protein vectors (P, D) in float32: small matrix products, deterministic in both directions."""
+    tokens = hidden_TD.float().split([pooling_PT.shape[1] for pooling_PT in batch.poolings])
+    return torch.cat([pooling_PT @ own_TD for pooling_PT, own_TD in zip(batch.poolings, tokens, strict=True)])
 
 
 def linear(module: nn.Module, x: Tensor) -> Tensor:

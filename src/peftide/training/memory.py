@@ -36,7 +36,8 @@ class Footprint:
     weights: on the device; gradients, optimizer (AdamW's two moments): of the trained weights, in float32;
     rounded: copies of trained weights in the backbone's arithmetic, which the backward pass keeps;
     best: the copy of the best weights (on a GPU it lies in the host's memory, and is 0 here);
-    layers: for each trained layer, per token, what its backward pass keeps; per_state: a hidden state of a token;
+    layers: for each layer from the first trained one to the last that is computed, per token, what its backward pass
+    keeps; per_state: a hidden state of a token; has_frozen_layers: whether some come before the first trained one;
     transient, transient_checkpointed: per token, what comes on top at the peak; per_token_encoding: without gradient.
     """
 
@@ -47,6 +48,7 @@ class Footprint:
     best: int
     layers: tuple[int, ...]
     per_state: int
+    has_frozen_layers: bool
     transient: int
     transient_checkpointed: int
     per_token_encoding: int
@@ -100,7 +102,8 @@ def footprint(model: PropertyModel, machine: Machine) -> Footprint:
     pooled = len(model.state_layers) * width * (size + 4)  # the states side by side, and their float32 copy
     encoding = size * (2 * inner + 4 * width) + 3 * attention_size * width
     held = (len(model.state_layers) - 1) * width * size  # states of lower layers, while those above are computed
-    layers = list(esm.encoder.layer)[first_trained_layer(model.model) :]
+    first_trained = first_trained_layer(model.model)
+    layers = list(esm.encoder.layer)[first_trained : model.state_layers[-1]]
     return Footprint(
         weights=frozen * size + 4 * (trained + head),
         gradients=4 * (trained + head),
@@ -109,6 +112,7 @@ def footprint(model: PropertyModel, machine: Machine) -> Footprint:
         best=0 if machine.device.type == "cuda" else 4 * (trained + head),
         layers=tuple(_kept_per_token(layer, machine, width=width, inner=inner) for layer in layers),  # pyrefly: ignore
         per_state=width * size,
+        has_frozen_layers=first_trained > 0,
         transient=max(size * (inner + 2 * width), pooled) + table_bytes,
         transient_checkpointed=max(size * (inner + 4 * width), pooled) + table_bytes,
         per_token_encoding=held + max(encoding, pooled) + table_bytes,
@@ -200,7 +204,8 @@ def choose_execution(
     largest = min(token_budget or LARGEST_BUDGET, LARGEST_BUDGET)
     enough = min(total, max(longest, min(largest, COMFORTABLE_BUDGET)))
     room = limit_bytes * (1 - MARGIN) - held_bytes - need.fixed
-    states_bytes = need.per_state * total if machine.device.type == "cuda" and need.layers else 0
+    keeps_states = machine.device.type == "cuda" and bool(need.layers) and need.has_frozen_layers
+    states_bytes = need.per_state * total if keeps_states else 0
     frugal = must_fit and can_free_at_once(machine.device)
     ways = [(checkpoint_layers, False)]
     if frugal:
@@ -215,8 +220,8 @@ def choose_execution(
             break
     if fitting < longest and must_fit:
         return None
-    holds_states = not must_fit or states_bytes <= min(STATES_SHARE * room, room - per_token * enough)
-    if must_fit and holds_states:
+    holds_states = keeps_states and states_bytes <= min(STATES_SHARE * room, room - per_token * enough)
+    if holds_states:
         fitting = math.floor((room - states_bytes) / per_token)
     budget = min(max(fitting, longest), largest)
     return Execution(
@@ -224,7 +229,9 @@ def choose_execution(
         checkpoint_layers=way[0],
         is_frugal=way[1],
         holds_states=holds_states,
-        planned_bytes=round(held_bytes + need.fixed + per_token * min(max(budget, longest), total)),
+        planned_bytes=round(
+            held_bytes + need.fixed + holds_states * states_bytes + per_token * min(max(budget, longest), total)
+        ),
     )
 
 
