@@ -104,6 +104,16 @@ def test_relatives_and_copies_in_two_splits_are_counted_apart_and_flagged():
     assert found.verdict.startswith("FLAGGED")
 
 
+def test_a_verdict_on_peptides_says_that_their_relatives_may_have_been_missed():
+    peptides = tuple(sequence[:13] for sequence in random_sequences(4, 12))
+    split, labels = ["train"] * 6 + ["test"] * 6, [0, 1] * 6
+    short = "relatives of the 12 with under 14 residues may have been missed"
+    assert short in audit(single_proteins(peptides, split, labels), tool="builtin").verdict
+    long = random_sequences(4, 12)
+    assert "under 14" not in audit(single_proteins(long, split, labels), tool="builtin").verdict
+    assert "under 14" not in audit(single_proteins(peptides, split, labels), tool=None).verdict
+
+
 def test_every_two_splits_are_compared():
     shared, *others = random_sequences(3, 29)
     sequences = (*others[:10], *others[10:19], shared, *others[19:28], shared)

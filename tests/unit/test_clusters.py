@@ -96,6 +96,14 @@ def test_a_pair_scores_the_same_whatever_else_is_aligned():
         assert together.identity_A[row] == alone.identity_A[0]
 
 
+def test_proteins_too_short_for_the_search_are_told_of():
+    generator = np.random.default_rng(0)
+    found = cluster_sequences([random_sequence(generator, length) for length in (13, 14, 5, 60)], tool="builtin")
+    assert "relatives of 2 with under 14 residues may have been missed" in found.describe()
+    long = cluster_sequences([random_sequence(generator, 14)], tool="builtin")
+    assert "under 14" not in long.describe()
+
+
 def test_families_become_clusters_and_strangers_stay_alone():
     sequences, family = families(num_families=30, size=4, identity=0.75)
     generator = np.random.default_rng(5)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftide.data.clusters import sequence_groups
-from peftide.data.homology import Tool
+from peftide.data.homology import SHORTEST_SEARCHED, Tool, num_too_short
 from peftide.data.leakage import Overlap, example_keys, find_overlaps
 from peftide.data.shortcuts import OneSided, Shortcut, find_one_sided, find_shortcuts
 from peftide.records import SPLITS, UNUSED, Dataset, SplitName, TargetKind, Task
@@ -76,6 +76,7 @@ def audit(
     flags += _shortcut_flags(shortcuts)
     if num_contradictory > MOST_CONTRADICTORY_FRACTION * len(dataset):
         flags.append(f"{num_contradictory:,} of {len(dataset):,} examples occur again with another label")
+    num_short = num_too_short([dataset.proteins.sequences[row] for row in np.unique(dataset.members_NK)])
     return Audit(
         task=dataset.task,
         kind=dataset.kind,
@@ -93,7 +94,7 @@ def audit(
         refused=refused,
         flags=tuple(flags),
         remarks=(*_one_sided_remarks(one_sided), *_balance_remarks(splits)),
-        verdict=_verdict(flags, overlaps, homology_tool, shortcuts),
+        verdict=_verdict(flags, overlaps, homology_tool, shortcuts, num_short),
     )
 
 
@@ -183,7 +184,11 @@ def _balance_remarks(splits: tuple[SplitSummary, ...]) -> list[str]:
 
 
 def _verdict(
-    flags: list[str], overlaps: tuple[Overlap, ...], homology_tool: str | None, shortcuts: tuple[Shortcut, ...]
+    flags: list[str],
+    overlaps: tuple[Overlap, ...],
+    homology_tool: str | None,
+    shortcuts: tuple[Shortcut, ...],
+    num_short: int,
 ) -> str:
     if flags:
         return f"FLAGGED: a score on these splits would mislead: {'; '.join(flags)}"
@@ -196,5 +201,10 @@ def _verdict(
     else:
         shared = f"no protein of one split{', nor a close relative of it,' if homology_tool else ''} is in another"
     unsearched = "" if homology_tool else " (similar sequences were not searched)"
+    if homology_tool and num_short:
+        unsearched = (
+            f" (but relatives of the {num_short:,} with under {SHORTEST_SEARCHED} residues may have been missed: "
+            "put peptides that resemble each other in one split yourself)"
+        )
     useless = ", and a protein's number of pairs and their labels in training do not help" if shortcuts else ""
     return f"PASSED: {shared}{unsearched}{useless}"

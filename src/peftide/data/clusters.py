@@ -7,7 +7,7 @@ import numpy as np
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from peftide.data.homology import Tool, find_hits
+from peftide.data.homology import SHORTEST_SEARCHED, Tool, find_hits, num_too_short
 from peftide.errors import raise_problems
 
 
@@ -16,12 +16,14 @@ class Clustering:
     """Cluster of each protein (P,), numbered from 0, and how it was found.
 
     identity, coverage: thresholds, 0 to 1; tool: program and version. All None where the table brought its clusters.
+    num_short: proteins too short for their relatives to be found.
     """
 
     cluster_P: np.ndarray
     identity: float | None = None
     coverage: float | None = None
     tool: str | None = None
+    num_short: int = 0
 
     @property
     def num_clusters(self) -> int:
@@ -34,9 +36,10 @@ class Clustering:
         found = f"{len(self.cluster_P):,} proteins in {self.num_clusters:,} clusters"
         if self.tool is None:
             return f"{found} as given (largest: {largest:,})"
+        short = f"; relatives of {self.num_short:,} with under {SHORTEST_SEARCHED} residues may have been missed"
         return (
             f"{found} at {self.identity:.0%} identity over {self.coverage:.0%} of either protein "
-            f"(largest: {largest:,}; {self.tool})"
+            f"(largest: {largest:,}; {self.tool}{short if self.num_short else ''})"
         )
 
 
@@ -69,7 +72,7 @@ def cluster_sequences(
     hits = find_hits(unique, None, identity=identity, coverage=coverage, tool=tool, threads=threads)
     links = coo_array((np.ones(len(hits)), (hits.query_H, hits.target_H)), shape=(len(unique), len(unique)))
     _, cluster_U = connected_components(links, directed=False)
-    return Clustering(cluster_U.astype(np.int64)[row_P], identity, coverage, hits.tool)
+    return Clustering(cluster_U.astype(np.int64)[row_P], identity, coverage, hits.tool, num_too_short(sequences))
 
 
 def sequence_groups(sequences: Sequence[str]) -> tuple[tuple[str, ...], np.ndarray]:

@@ -16,6 +16,7 @@ from peftide.errors import UserError
 Tool = Literal["auto", "mmseqs", "builtin"]
 
 BUILTIN = "builtin k-mer search 1"
+SHORTEST_SEARCHED = 14  # residues; of shorter relatives some or all are missed (one letter in 12 changed: 16 %)
 # Candidates per query and seed hits looked at for them: below 40 % identity, and from there on, where few suffice
 THOROUGH, QUICK = (50, 40_000), (15, 15_000)
 # Score without gaps that relatives reach: this, and so much per residue of the shorter protein for each unit of
@@ -60,6 +61,11 @@ def find_hits(
     else:
         hits = search_mmseqs(program, queries, targets, identity=identity, threads=threads)
     return hits.take(hits.is_similar(identity=identity, coverage=coverage))
+
+
+def num_too_short(sequences: Sequence[str]) -> int:
+    """How many sequences are too short for `find_hits` to be relied on: their relatives may be missed."""
+    return sum(len(sequence) < SHORTEST_SEARCHED for sequence in sequences)
 
 
 def _program_for(tool: Tool) -> Path | None:
