@@ -154,6 +154,14 @@ def test_all_missing_columns_are_listed_with_what_there_is(pairs):
     assert "there is no column 'labl'" in error_of(pairs, "a,b,1\n", column_label="labl")
 
 
+def test_a_table_of_the_other_kind_is_told_its_task(pairs, proteins):
+    single = error_of(pairs, "a,MKV,1\n", header="id,sequence,label", sequences=None)
+    assert "one protein a row is for --task protein or --task symmetry" in single
+    assert "--task" not in error_of(pairs, "a,1\n", header="partner,label")
+    assert "two proteins a row are for --task pair" in error_of(proteins, "protein_a,protein_b,label\na,b,1\n")
+    assert "--task" not in error_of(proteins, "partner,label\na,1\n")
+
+
 def test_uniprot_headers_are_found_by_accession(pairs):
     dataset = pairs("P1,P2,1\nP1,P3,0\n", sequences=">sp|P1|A_HUMAN x\nMK\n>tr|P2|B\nML\n>P3\nMV\n")
     assert dataset.proteins.ids == ("P1", "P2", "P3")

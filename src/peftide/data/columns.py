@@ -16,6 +16,8 @@ Role = Literal["protein_a", "protein_b", "sequence_a", "sequence_b", "id", "sequ
 KIND = "columns"  # of these findings
 PAIR_CLUSTERS = ("cluster_a", "cluster_b")  # as `peftide split` writes them, for pairs; no other name is read
 POSITIVES_ONLY = "where every pair is a positive one, peftide split --negatives 1 adds as many presumed negatives"
+PAIR_ROLES: tuple[Role, ...] = ("protein_a", "protein_b", "sequence_a", "sequence_b")
+ONE_PROTEIN_ROLES: tuple[Role, ...] = ("id", "sequence")
 FLAGS: dict[Role, str] = {
     "protein_a": "--column-a",
     "protein_b": "--column-b",
@@ -117,6 +119,8 @@ def find_example_columns(
     """
     read_members = _pair_columns if settings.task == "pair" else _protein_columns
     members = read_members(table, settings, findings)
+    if KIND in findings.problems and (other := _other_task(table, settings)) is not None:
+        findings.add(KIND, f"{table.path}: {other}")
     label = split = None
     clusters: tuple[str, ...] = ()
     if labelled and table.kind == "fasta":
@@ -130,6 +134,19 @@ def find_example_columns(
         if with_split or settings.column_cluster is not None:
             clusters = _cluster_columns(table, settings, findings=findings)
     return ExampleColumns(members=members, label=label, split=split, clusters=clusters)
+
+
+def _other_task(table: Table, settings: DataSettings) -> str | None:
+    """What to say where the columns are those of the other kind of table; None where they are not."""
+    members = {
+        "pair": any(_candidates(table, role) for role in PAIR_ROLES),
+        "protein": any(_candidates(table, role) for role in ONE_PROTEIN_ROLES),
+    }
+    if settings.task == "pair" and members["protein"] and not members["pair"]:
+        return "task pair reads two proteins a row; one protein a row is for --task protein or --task symmetry"
+    if settings.task != "pair" and members["pair"] and not members["protein"]:
+        return f"task {settings.task} reads one protein a row; two proteins a row are for --task pair"
+    return None
 
 
 def find_protein_columns(
