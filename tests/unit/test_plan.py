@@ -25,8 +25,8 @@ from peftide.training.subject import count, make_subject
 from peftide.training.work import StepWork, Work, count_work, sample_rows
 
 NEED = Footprint(
-    weights=1000, gradients=100, optimizer=200, rounded=50, best=100, layers=(20, 20), per_state=4, has_frozen_layers=True, transient=10,
-    transient_checkpointed=12, per_token_encoding=15,
+    weights=1000, gradients=100, optimizer=200, rounded=50, best=100, layers=(20, 20), per_state=4,
+    has_frozen_layers=True, transient=10, transient_checkpointed=12, per_token_encoding=15,
 )  # fmt: skip
 EXECUTION = Execution(token_budget=60, checkpoint_layers=False, is_frugal=False, holds_states=False, planned_bytes=9999)
 WORK = Work(
