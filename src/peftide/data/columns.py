@@ -138,13 +138,11 @@ def find_example_columns(
 
 def _other_task(table: Table, settings: DataSettings) -> str | None:
     """What to say where the columns are those of the other kind of table; None where they are not."""
-    members = {
-        "pair": any(_candidates(table, role) for role in PAIR_ROLES),
-        "protein": any(_candidates(table, role) for role in ONE_PROTEIN_ROLES),
-    }
-    if settings.task == "pair" and members["protein"] and not members["pair"]:
+    looks_paired = any(_candidates(table, role) for role in PAIR_ROLES)
+    looks_single = any(_candidates(table, role) for role in ONE_PROTEIN_ROLES)
+    if settings.task == "pair" and looks_single and not looks_paired:
         return "task pair reads two proteins a row; one protein a row is for --task protein or --task symmetry"
-    if settings.task != "pair" and members["pair"] and not members["protein"]:
+    if settings.task != "pair" and looks_paired and not looks_single:
         return f"task {settings.task} reads one protein a row; two proteins a row are for --task pair"
     return None
 

@@ -6,6 +6,7 @@ Shapes: P proteins, D width, L residues of one protein.
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,7 +16,7 @@ from peftide.inference.encoder import Encoder
 from peftide.inference.store import StateStore, sequence_key
 from peftide.models.tokens import Pieces
 
-Encode = Callable[[Sequence[Pieces]], Sequence[np.ndarray]]  # something of each protein
+Encoded = TypeVar("Encoded", np.ndarray, list[np.ndarray])  # something of each protein
 Advance = Callable[[int], None]  # told of the residues just encoded
 
 
@@ -38,8 +39,8 @@ def length_batches(num_tokens: Sequence[int], token_budget: int) -> Iterator[np.
 
 
 def _batches(
-    encode: Encode, proteins: Sequence[Pieces], *, token_budget: int, may_halve: bool
-) -> Iterator[tuple[np.ndarray, Sequence[np.ndarray]]]:
+    encode: Callable[[Sequence[Pieces]], Encoded], proteins: Sequence[Pieces], *, token_budget: int, may_halve: bool
+) -> Iterator[tuple[np.ndarray, Encoded]]:
     """Rows of proteins, the longest first, and what `encode` gives for them.
 
     Where memory runs out it goes on with half the tokens at once, and warns of it; where it may not (other processes
@@ -62,7 +63,7 @@ def _batches(
             is_done[rows] = True
 
 
-def _encoded(encode: Encode, proteins: Sequence[Pieces]) -> Sequence[np.ndarray] | None:
+def _encoded(encode: Callable[[Sequence[Pieces]], Encoded], proteins: Sequence[Pieces]) -> Encoded | None:
     """What `encode` gives; None where memory ran out and fewer proteins can be tried, what was taken given back."""
     try:
         return encode(proteins)
@@ -128,8 +129,8 @@ def embed_residues(
     return states
 
 
-def _vectors(encoder: Encoder, proteins: Sequence[Pieces]) -> list[np.ndarray]:
-    return list(encoder.vectors(proteins).cpu().numpy())
+def _vectors(encoder: Encoder, proteins: Sequence[Pieces]) -> np.ndarray:
+    return encoder.vectors(proteins).cpu().numpy()
 
 
 def _residues(encoder: Encoder, proteins: Sequence[Pieces]) -> list[np.ndarray]:

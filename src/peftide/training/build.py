@@ -89,8 +89,6 @@ def choose_state_layers(settings: TrainSettings, num_layers: int) -> tuple[int, 
 
 def hold_on_device(encoder: Encoder, pieces: list[Pieces]) -> DeviceStates | None:
     """Room on the GPU for the frozen states of all proteins, where they fit beside the training."""
-    if encoder.num_frozen_layers == 0:
-        return None
     num_tokens = sum({key: len(t) for p in pieces for key, t in zip(p.keys, p.tokens, strict=True)}.values())
     width, dtype, device = encoder.backbone.width, encoder.machine.dtype, encoder.machine.device
     if not DeviceStates.fits(num_tokens, width, dtype=dtype, device=device):
