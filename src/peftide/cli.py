@@ -1,7 +1,6 @@
 """The `peftide` command: flags from the settings, one line per command over `peftide.api`."""
 
 import argparse
-import difflib
 import io
 import os
 import sys
@@ -26,8 +25,8 @@ from peftide.config import (
     SweepSettings,
     TrainSettings,
     check_settings,
+    hint,
     load_settings,
-    nearest,
     settings_of,
 )
 from peftide.config.setting import GROUPS, POSITIONALS
@@ -153,7 +152,7 @@ def parse(argv: Sequence[str]) -> tuple[str, Settings, tuple[str, ...]]:
     """
     command, *words = argv
     if command not in COMMANDS:
-        raise UserError(f"no command {command!r}; the nearest is {nearest(command, COMMANDS)} (see peftide --help)")
+        raise UserError(f"no command {command!r}; {hint(command, COMMANDS)}")
     end = words.index("--") if "--" in words else len(words)
     try:
         given, left_over = parser_of(command).parse_known_intermixed_args(words[:end])
@@ -235,9 +234,9 @@ def _unknown(word: str, flags: Sequence[str]) -> str:
         return f"{word}: no flag; as the name of a file it goes at the end, after --"
     flag = word.split("=")[0]
     begun = [known for known in flags if known.startswith(flag)]
-    names = [known.lstrip("-") for known in flags]
-    close = begun or [f"--{name}" for name in difflib.get_close_matches(flag.lstrip("-"), names, n=1)]
-    return f"{flag}: {f'the nearest is {close[0]}' if close else 'see --help for those that there are'}"
+    if begun:
+        return f"{flag}: the nearest is {begun[0]}"
+    return f"{flag}: {hint(flag.lstrip('-'), [known.lstrip('-') for known in flags], prefix='--')}"
 
 
 def overview() -> str:

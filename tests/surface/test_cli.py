@@ -129,7 +129,8 @@ def test_a_setting_that_the_run_would_ignore_is_a_warning() -> None:
     ("words", "problem"),
     [
         ("trian d --out o", "no command 'trian'; the nearest is train"),
-        ("--trian", "no command '--trian'"),
+        ("--trian", "no command '--trian'; the nearest is train"),
+        ("my.tsv", "no command 'my.tsv'; see --help for those that there are"),
         ("train d --out o --learning-rte 1", "--learning-rte: the nearest is --learning-rate"),
         ("train d --out o --learning_rate=1", "--learning_rate: the nearest is --learning-rate"),
         ("train d --out o --learn 1", "--learn: the nearest is --learning-rate"),

@@ -67,11 +67,12 @@ def test_nothing_but_the_required_settings_gives_the_defaults() -> None:
 
 
 def test_every_problem_of_file_and_flags_is_listed_at_once_with_its_place(tmp_path: Path) -> None:
-    path = toml(tmp_path, 'epochs = "five"\nlearning_rte = 0.1\npatience = 0\nclip_norm = true\n')
+    path = toml(tmp_path, 'epochs = "five"\nlearning_rte = 0.1\nqqq = 1\npatience = 0\nclip_norm = true\n')
     text = message(TrainSettings, path, {"data": "x.tsv", "lora_dropout": "1.5", "method": "lara"})
     assert text.splitlines() == [
-        "these settings cannot be used (7 problems)",
+        "these settings cannot be used (8 problems)",
         f"  {path}: learning_rte: no such setting; the nearest is learning_rate",
+        f"  {path}: qqq: no such setting; see --help for those that there are",
         "  --out is missing (folder of the bundle to write), and no TOML file gives out",
         "  --method: must be head, lora or full, not 'lara'",
         "  --lora-dropout: must be a number at least 0 and below 1, not 1.5",

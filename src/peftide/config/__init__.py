@@ -30,7 +30,7 @@ from peftide.config.commands import (
     TableSettings,
     TrainSettings,
 )
-from peftide.config.files import load_settings, nearest, to_toml
+from peftide.config.files import hint, load_settings, to_toml
 from peftide.config.layers import numbered_layers, parse_layers
 from peftide.config.setting import Setting, settings_of
 from peftide.config.sizes import gibibytes, parse_size
@@ -66,8 +66,8 @@ __all__ = [
     "TrainSettings",
     "check_settings",
     "gibibytes",
+    "hint",
     "load_settings",
-    "nearest",
     "numbered_layers",
     "parse_layers",
     "parse_size",

@@ -24,11 +24,7 @@ def load_settings(kind: type[S], toml_path: str | None, flags: Mapping[str, obje
     known = settings_of(kind)
     assert flags.keys() <= known.keys(), f"unknown flags: {flags.keys() - known.keys()}"
     from_file = {} if toml_path is None else _read_toml(toml_path)
-    problems = [
-        f"{toml_path}: {name}: no such setting; the nearest is {nearest(name, known)}"
-        for name in from_file
-        if name not in known
-    ]
+    problems = [f"{toml_path}: {name}: no such setting; {hint(name, known)}" for name in from_file if name not in known]
     values: dict[str, Any] = {}
     places: dict[str, str] = {}
     for name, item in known.items():
@@ -51,9 +47,10 @@ def to_toml(settings: Settings) -> str:
     return "".join(f"{name} = {_toml_value(value)}\n" for name, value in values.items() if value is not None)
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """The known name most like `name`."""
-    return difflib.get_close_matches(name, list(known), n=1, cutoff=0.0)[0]
+def hint(name: str, known: Iterable[str], *, prefix: str = "") -> str:
+    """Which known name (with `prefix`) an unknown one may mean, where one is like it; else where they all stand."""
+    similar = difflib.get_close_matches(name, list(known), n=1)
+    return f"the nearest is {prefix}{similar[0]}" if similar else "see --help for those that there are"
 
 
 def _read_toml(path: str) -> dict[str, Any]:
