@@ -3,6 +3,7 @@
 import io
 import json
 import re
+import shutil
 import signal
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +13,7 @@ import pandas as pd
 import pytest
 import torch
 from rich.console import Console
+from transformers import EsmConfig, EsmModel
 
 import peftide
 from conftest import write_examples
@@ -351,6 +353,27 @@ def test_a_metric_that_the_test_part_leaves_undefined_is_refused(tmp_path):
     check_measurable(test, "aupr")
     with pytest.raises(UserError, match="metric aupr is not defined on the 2 test examples"):
         check_measurable(test.subset(test.targets == 1), "aupr")
+
+
+def test_every_backbone_has_the_random_one_of_its_shape_beside_it(tmp_path, esm_folder):
+    small, large = str(esm_folder), str(tmp_path / "large")
+    config = EsmConfig.from_pretrained(small)
+    config.hidden_size, config.intermediate_size = 2 * config.hidden_size, 2 * config.intermediate_size
+    shutil.copytree(small, large)
+    EsmModel(config).save_pretrained(large)
+    settings = settings_for(
+        tmp_path, esm_folder, backbones=(small, large), methods=("head",), seeds=1, epochs=1, baselines="all"
+    )
+    found, _ = run(settings)
+    names = [f"random-backbone of {backbone}" for backbone in (small, large)]
+    assert set(found.baselines) == {"majority", "composition", "kmers", "homology", *names}
+    for name, one in zip(names, found.runs, strict=True):
+        rows = read_run(Path(one.folder))["assessment"]["baselines"]
+        assert found.baselines[name] == rows["random-backbone"]["metrics"]["test"]["aupr"]
+    rows = pd.read_csv(Path(settings.out, "compare.tsv"), sep="\t")["method"].tolist()
+    assert {f"baseline {name}" for name in names} <= set(rows)
+    page = Path(settings.out, "compare.html").read_text("utf-8")
+    assert all(f"Random backbone of {backbone}" in page for backbone in (small, large))
 
 
 def test_backbones_whose_folders_would_be_one_are_refused(tmp_path, esm_folder):

@@ -90,8 +90,9 @@ def capital(text: str) -> str:
 
 
 def predictor_words(name: str) -> str:
-    """A baseline as it is written; an unknown name as it is."""
-    return PREDICTOR_WORDS.get(name, name)
+    """A baseline as it is written, with the backbone that it is "of"; an unknown name as it is."""
+    name, of, backbone = name.partition(" of ")
+    return PREDICTOR_WORDS.get(name, name) + of + backbone
 
 
 def glossary(metrics: list[str]) -> tuple[tuple[str, str], ...]:

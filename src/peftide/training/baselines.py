@@ -36,7 +36,8 @@ from peftide.training.subject import Subject, schedule_of
 Wanted = Literal["all", "quick", "none"]
 
 HEAD_EPOCHS, HEAD_PATIENCE = 20, 5
-SLOW_BASELINES = ("homology", "random-backbone")
+RANDOM_BACKBONE = "random-backbone"
+SLOW_BASELINES = ("homology", RANDOM_BACKBONE)
 LEAST_IDENTITY, LEAST_COVERAGE = 0.2, 0.3  # of a relative whose label is transferred
 
 
@@ -70,7 +71,7 @@ def _once(key: str, baseline: Baseline, scored: dict[str, BaselineScores]) -> Ba
 
 def _key(name: str, subject: Subject) -> str:
     """What a baseline's scores depend on beside the examples."""
-    return f"{name} {subject.settings.backbone}" if name == "random-backbone" else name
+    return f"{name} {subject.settings.backbone}" if name == RANDOM_BACKBONE else name
 
 
 def _all_baselines(subject: Subject, console: Console) -> dict[str, Baseline]:
@@ -80,7 +81,7 @@ def _all_baselines(subject: Subject, console: Console) -> dict[str, Baseline]:
         found["homology"] = lambda dataset, generator: homology_transfer(
             _relatives(dataset, subject.settings, console)
         )(dataset, generator)
-    found["random-backbone"] = lambda dataset, generator: _random_backbone(subject, dataset, console)
+    found[RANDOM_BACKBONE] = lambda dataset, generator: _random_backbone(subject, dataset, console)
     return found
 
 
