@@ -370,8 +370,8 @@ def test_every_backbone_has_the_random_one_of_its_shape_beside_it(tmp_path, esm_
     for name, one in zip(names, found.runs, strict=True):
         rows = read_run(Path(one.folder))["assessment"]["baselines"]
         assert found.baselines[name] == rows["random-backbone"]["metrics"]["test"]["aupr"]
-    rows = pd.read_csv(Path(settings.out, "compare.tsv"), sep="\t")["method"].tolist()
-    assert {f"baseline {name}" for name in names} <= set(rows)
+    table = pd.read_csv(Path(settings.out, "compare.tsv"), sep="\t")
+    assert {f"baseline {name}" for name in names} <= set(table["method"])
     page = Path(settings.out, "compare.html").read_text("utf-8")
     assert all(f"Random backbone of {backbone}" in page for backbone in (small, large))
 

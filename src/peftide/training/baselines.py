@@ -53,7 +53,7 @@ def baselines_of(
         return {}
     found = _all_baselines(subject, console)
     names = [name for name in found if wanted == "all" or name not in SLOW_BASELINES]
-    return {name: _once(_key(name, subject), found[name], scored) for name in names}
+    return {name: _once(full_name(name, subject.settings.backbone), found[name], scored) for name in names}
 
 
 def _once(key: str, baseline: Baseline, scored: dict[str, BaselineScores]) -> Baseline:
@@ -69,9 +69,9 @@ def _once(key: str, baseline: Baseline, scored: dict[str, BaselineScores]) -> Ba
     return score
 
 
-def _key(name: str, subject: Subject) -> str:
-    """What a baseline's scores depend on beside the examples."""
-    return f"{name} {subject.settings.backbone}" if name == RANDOM_BACKBONE else name
+def full_name(name: str, backbone: str) -> str:
+    """The baseline, with what its scores depend on beside the examples."""
+    return f"{name} of {backbone}" if name == RANDOM_BACKBONE else name
 
 
 def _all_baselines(subject: Subject, console: Console) -> dict[str, Baseline]:

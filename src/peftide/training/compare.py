@@ -35,7 +35,7 @@ from peftide.report.facts import RunFacts, read_facts
 from peftide.report.page import write_page
 from peftide.report.predictions import read_predictions
 from peftide.report.run_report import write_report
-from peftide.training.baselines import RANDOM_BACKBONE
+from peftide.training.baselines import full_name
 from peftide.training.checkpoint import alone_in, remove_checkpoints, remove_leftovers
 from peftide.training.compare_table import comparison_columns, cost_table, quality_table
 from peftide.training.examples import Examples, read_examples
@@ -232,21 +232,18 @@ def _read_results(
             continue
         runs.append(SeedRun(variant, settings.seed, settings.out, metrics=facts.metrics, cost=_cost(folder, facts)))
         scores[variant, settings.seed] = _test_scores(folder, facts, test)
-        found = _baselines(facts, settings.backbone if has_several else None)
-        baselines = {name: row[metric] for name, row in found.items() if metric in row} | baselines
+        for name, row in _baselines(facts).items():
+            if metric in row:
+                baselines.setdefault(full_name(name, settings.backbone) if has_several else name, row[metric])
     methods = summarise(test, runs, scores, metric=metric, groups_NK=test.member_groups(), seed=seed)
     said = (*tell(methods, baselines, metric), *remark_on_groups(num_independent(test.member_groups())))
     return MethodComparison(metric, tuple(runs), methods, baselines, said)
 
 
-def _baselines(facts: RunFacts, of_backbone: str | None) -> dict[str, dict[str, float]]:
-    """Test metrics of the baselines that a run was compared with; of_backbone: named where it is one of several."""
+def _baselines(facts: RunFacts) -> dict[str, dict[str, float]]:
+    """Test metrics of the baselines that a run was compared with."""
     assert facts.assessment is not None
-    rows = facts.assessment.baselines.items()
-    found = {name: row.metrics["test"] for name, row in rows if "test" in row.metrics}
-    if of_backbone is not None and (scores := found.pop(RANDOM_BACKBONE, None)) is not None:
-        found[f"{RANDOM_BACKBONE} of {of_backbone}"] = scores
-    return found
+    return {name: row.metrics["test"] for name, row in facts.assessment.baselines.items() if "test" in row.metrics}
 
 
 def _test_scores(folder: Path, facts: RunFacts, test: Dataset) -> np.ndarray:
